@@ -1,0 +1,36 @@
+"""Protocol id and cost id: short digests of what may not differ within a table."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from typing import Any
+
+from mhc_bench.config.schema import HardwareConfig, Protocol
+
+PROTOCOL_VERSION = 1
+"""Raised when the meaning of a protocol changes while its fields do not (see docs/architecture.md)."""
+DIGITS = 10
+
+
+def digest(content: object) -> str:
+    """The first hexadecimal digits of SHA-256 over canonical JSON."""
+    text = json.dumps(content, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()[:DIGITS]
+
+
+def protocol_fields(protocol: Protocol) -> dict[str, Any]:
+    """The fields that enter the protocol id: those of `Protocol`, whatever the subclass adds."""
+    names = [field.name for field in dataclasses.fields(Protocol)]
+    return {name: dataclasses.asdict(getattr(protocol, name)) for name in names}
+
+
+def protocol_id(protocol: Protocol) -> str:
+    """Digest of all that variants share and that can change a result. Names, notes and seeds stay out."""
+    return digest({"version": PROTOCOL_VERSION, **protocol_fields(protocol)})
+
+
+def cost_id(protocol: Protocol, hardware: HardwareConfig) -> str:
+    """Digest of the protocol and of where it runs: times and memory compare only within one."""
+    return digest({"protocol": protocol_id(protocol), "hardware": dataclasses.asdict(hardware)})

@@ -1,0 +1,210 @@
+"""The typed configuration. What is in `Protocol` is shared by all variants and hashed into the protocol id."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from omegaconf import MISSING
+
+
+@dataclass
+class InitialisationConfig:
+    """How weight matrices start: each from (seed, parameter name) alone."""
+
+    rule: Literal["normal", "fan_in"] = "normal"
+    """`normal`: std = scale. `fan_in`: std = scale / sqrt(fan-in)."""
+    scale: float = 0.02
+    depth_scaled: bool = True
+    """Divide the std of each sublayer's output projection by sqrt(number of sublayers)."""
+
+
+@dataclass
+class ModelConfig:
+    """A decoder of `transformers`, named by family, with that family's own configuration fields."""
+
+    family: str = MISSING
+    backbone: dict[str, Any] = field(default_factory=dict)
+    """Fields of the family's transformers configuration; vocabulary and special tokens come from the data."""
+    initialisation: InitialisationConfig = field(default_factory=InitialisationConfig)
+
+
+@dataclass
+class DataConfig:
+    """What every source of tokens has."""
+
+    kind: str = MISSING
+    validation_tokens: int = 65_536
+    """Size of the validation stream, in tokens; the same for every variant and seed."""
+
+
+@dataclass
+class WorldConfig(DataConfig):
+    """The embedded procedural language: see `docs/world.md`."""
+
+    kind: str = "world"
+    world_seed: int = 0
+
+
+@dataclass
+class TokenizerConfig:
+    """`bytes`: one token per byte. `bpe`: a byte-level BPE trained on the training split."""
+
+    kind: Literal["bytes", "bpe"] = "bpe"
+    vocabulary: int = 2048
+
+
+@dataclass
+class TextConfig(DataConfig):
+    """Real text from local files: `.txt`, `.jsonl` (field `text`), other suffixes in `suffixes`, or a folder of them."""
+
+    kind: str = "text"
+    path: str = MISSING
+    """A file or folder, or `stdlib`: the running Python's own standard-library sources."""
+    suffixes: list[str] = field(default_factory=lambda: [".txt", ".md", ".py", ".jsonl"])
+    validation_fraction: float = 0.05
+    """Share of the files (by hash of their name and content) kept for validation."""
+    tokenizer: TokenizerConfig = field(default_factory=TokenizerConfig)
+
+
+@dataclass
+class TrainingConfig:
+    """Lengths and cadences that belong to the protocol. All are independent of the number of devices."""
+
+    sequence_length: int = MISSING
+    batch_tokens: int = MISSING
+    """Tokens per optimizer step over all devices; a multiple of `sequence_length`."""
+    steps: int = MISSING
+    precision: Literal["fp32", "bf16"] = "fp32"
+    """`bf16` keeps fp32 weights and computes in bf16; residual maps are computed in fp32 either way."""
+    validate_every: int = 100
+    probe_every: int = 50
+
+
+@dataclass
+class ScheduleConfig:
+    """Learning-rate multiplier over the steps."""
+
+    shape: Literal["constant", "cosine", "linear", "wsd", "step"] = "cosine"
+    warmup: float = 0.05
+    """Below 1: a fraction of all steps. From 1: a number of steps. Linear from 0."""
+    floor: float = 0.1
+    """cosine, linear, wsd: the multiplier at the last step."""
+    decay_from: float = 0.8
+    """wsd: the fraction of all steps at which the decay starts."""
+    drops: dict[float, float] = field(default_factory=dict)
+    """step: fraction of all steps -> multiplier from there on."""
+
+
+@dataclass
+class OptimizerConfig:
+    """AdamW. Which parameters decay is decided by the model: matrices of the backbone, and what a variant names."""
+
+    learning_rate: float = MISSING
+    betas: list[float] = field(default_factory=lambda: [0.9, 0.95])
+    epsilon: float = 1e-8
+    weight_decay: float = 0.1
+    clip: float | None = 1.0
+    """Largest global gradient norm; null leaves gradients unclipped."""
+    schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
+
+
+@dataclass
+class EvaluationConfig:
+    """lm-eval tasks; empty for a suite that claims nothing downstream."""
+
+    tasks: list[str] = field(default_factory=list)
+    limit: int | None = None
+    """Items per task, taken from the start of each task's fixed order; null for all."""
+    batch_size: int = 64
+
+
+@dataclass
+class HardwareConfig:
+    """Where a run is computed. Enters the cost id only."""
+
+    accelerator: Literal["cpu", "gpu"] = "cpu"
+    devices: int = 1
+    """Devices (on a CPU: processes) per node."""
+    nodes: int = 1
+    sharding: Literal["none", "fsdp"] = "none"
+    threads: int = 1
+    """CPU threads of each process."""
+    rows_per_device: int = 0
+    """Rows of one forward pass on a device; 0 for a device's whole share of the batch."""
+    side_by_side: int = 0
+    """Runs at the same time; 0 for as many as finish sooner (CPU) or as there are free devices (GPU)."""
+
+
+@dataclass
+class LoggerConfig:
+    """Any Lightning logger: a class of `lightning.pytorch.loggers` or a dotted path, and its arguments."""
+
+    class_path: str = MISSING
+    options: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass
+class LoggingConfig:
+    """What is written while a run goes on; changes no result."""
+
+    every: int = 10
+    """Steps between two rows of metrics."""
+    checkpoint_every: int = 200
+    """Steps between two checkpoints to resume from."""
+    loggers: list[LoggerConfig] = field(default_factory=lambda: [LoggerConfig("TensorBoardLogger")])
+    """Besides `metrics.csv` and `probes.csv`, which are always written."""
+
+
+@dataclass
+class VariantConfig:
+    """A residual connection: its registered name or `module:Class`, and its options."""
+
+    connection: str = MISSING
+    options: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass
+class Protocol:
+    """Everything that all variants of a table share and that can change a result."""
+
+    model: ModelConfig = field(default_factory=ModelConfig)
+    data: DataConfig = field(default_factory=DataConfig)
+    training: TrainingConfig = field(default_factory=TrainingConfig)
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
+
+
+@dataclass
+class RunConfig(Protocol):
+    """One run, resolved: the content of a run's `config.yaml`."""
+
+    suite: str = MISSING
+    arm: str = ""
+    """Which protocol of a study this is; empty where a suite has one protocol."""
+    protocol_id: str = MISSING
+    cost_id: str = MISSING
+    variant_name: str = MISSING
+    variant: VariantConfig = field(default_factory=VariantConfig)
+    seed: int = MISSING
+    hardware: HardwareConfig = field(default_factory=HardwareConfig)
+    logging: LoggingConfig = field(default_factory=LoggingConfig)
+
+
+@dataclass
+class SuiteConfig(Protocol):
+    """A protocol (or, with `arms`, a study of several), the variants and the seeds."""
+
+    name: str = MISSING
+    description: str = ""
+    note: str = ""
+    """Said on the leaderboard page, above the tables."""
+    seeds: list[int] = field(default_factory=list)
+    variants: dict[str, VariantConfig] = field(default_factory=dict)
+    arms: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """Study: arm name -> the protocol fields in which that arm differs."""
+    hardware: HardwareConfig = field(default_factory=HardwareConfig)
+    logging: LoggingConfig = field(default_factory=LoggingConfig)
+
+
+DATA_KINDS: dict[str, type[DataConfig]] = {"world": WorldConfig, "text": TextConfig}

@@ -1,0 +1,68 @@
+"""Plain mappings into the typed schema, with errors of one line."""
+
+from __future__ import annotations
+
+import dataclasses
+import warnings
+from typing import Any, TypeVar
+
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import ConfigKeyError, OmegaConfBaseException
+
+from mhc_bench.config.schema import DATA_KINDS, Protocol, RunConfig, SuiteConfig
+from mhc_bench.errors import UsageError, choose, closest
+
+T = TypeVar("T", bound=Protocol)
+
+
+def typed(kind: type[T], content: dict[str, Any], where: str) -> T:
+    """`content` as an instance of the schema class `kind`.
+
+    Args:
+        where: what to call the source in an error, such as `suite quick`.
+
+    Raises:
+        UsageError: unknown key (with the nearest one), wrong type, missing value.
+    """
+    node = OmegaConf.structured(kind)
+    data = content.get("data")
+    if isinstance(data, dict) and "kind" in data:
+        node.data = OmegaConf.structured(DATA_KINDS[choose("data kind", str(data["kind"]), DATA_KINDS)])
+    merged = _merge(node, content, where)
+    missing = sorted(OmegaConf.missing_keys(merged))
+    if missing:
+        raise UsageError(f"{where}: no value for {', '.join(missing)}")
+    return _to_object(kind, merged)
+
+
+def _to_object(kind: type[T], node: DictConfig) -> T:
+    instance = OmegaConf.to_object(node)
+    assert isinstance(instance, kind)
+    return instance
+
+
+def _merge(node: DictConfig, content: dict[str, Any], where: str) -> DictConfig:
+    try:
+        with warnings.catch_warnings():
+            # 1 for 1.0 is what people write on a command line
+            warnings.filterwarnings("ignore", "Implicit conversion", FutureWarning)
+            merged = OmegaConf.merge(node, content)
+    except ConfigKeyError as error:
+        raise UsageError(f"{where}: {_unknown_key(error)}") from None
+    except OmegaConfBaseException as error:
+        raise UsageError(f"{where}: {error.full_key}: {str(error).splitlines()[0]}") from None
+    assert isinstance(merged, DictConfig)
+    return merged
+
+
+def _unknown_key(error: ConfigKeyError) -> str:
+    owner = error.object_type
+    names = [f.name for f in dataclasses.fields(owner)] if dataclasses.is_dataclass(owner) else []
+    near = closest(str(error.key), names)
+    hint = f"; did you mean {near!r}?" if near else ""
+    return f"unknown key {error.full_key!r}: expected one of {', '.join(names)}{hint}"
+
+
+def plain(config: SuiteConfig | RunConfig | Protocol) -> dict[str, Any]:
+    """A configuration object as nested plain values, ready for YAML or JSON."""
+    return dataclasses.asdict(config)
