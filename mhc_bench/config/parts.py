@@ -14,7 +14,6 @@ from mhc_bench.resources import configs_dir
 GROUPS = {
     "model": "models",
     "data": "data",
-    "training": "training",
     "optimizer": "optimizers",
     "evaluation": "evaluations",
     "hardware": "hardware",

@@ -1,4 +1,4 @@
-"""The typed configuration. What is in `Protocol` is shared by all variants and hashed into the protocol id."""
+"""The typed configuration. `Protocol` is what all variants share; it is hashed into the protocol id."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ class TokenizerConfig:
 
 @dataclass
 class TextConfig(DataConfig):
-    """Real text from local files: `.txt`, `.jsonl` (field `text`), other suffixes in `suffixes`, or a folder of them."""
+    """Real text from a local file or folder; `.jsonl` files give their field `text`."""
 
     kind: str = "text"
     path: str = MISSING
@@ -98,7 +98,7 @@ class ScheduleConfig:
 
 @dataclass
 class OptimizerConfig:
-    """AdamW. Which parameters decay is decided by the model: matrices of the backbone, and what a variant names."""
+    """AdamW. Which parameters decay is the model's to say: backbone matrices, and what a variant names."""
 
     learning_rate: float = MISSING
     betas: list[float] = field(default_factory=lambda: [0.9, 0.95])

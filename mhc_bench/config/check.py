@@ -1,0 +1,126 @@
+"""Values that have the right type and make no sense: refused before anything is computed or written."""
+
+from __future__ import annotations
+
+from mhc_bench.config.schema import (
+    HardwareConfig,
+    OptimizerConfig,
+    Protocol,
+    SuiteConfig,
+    TextConfig,
+    TrainingConfig,
+)
+from mhc_bench.errors import UsageError
+
+
+def check_suite(suite: SuiteConfig) -> None:
+    """Refuse a suite that cannot be run.
+
+    Raises:
+        UsageError: naming the value and what was expected.
+    """
+    _require(bool(suite.variants), "variants", "an empty list", "at least one variant")
+    _require(bool(suite.seeds), "seeds", "an empty list", "at least one seed, such as seeds=[0,1,2]")
+    _require(len(set(suite.seeds)) == len(suite.seeds), "seeds", suite.seeds, "each seed once")
+    for seed in suite.seeds:
+        _require(0 <= seed < 2**31, "seeds", seed, "whole numbers from 0 to 2147483647")
+    check_protocol(suite, suite.hardware)
+    _require(suite.logging.every > 0, "logging.every", suite.logging.every, "at least 1")
+    _require(
+        suite.logging.checkpoint_every > 0,
+        "logging.checkpoint_every",
+        suite.logging.checkpoint_every,
+        "at least 1",
+    )
+
+
+def check_protocol(protocol: Protocol, hardware: HardwareConfig) -> None:
+    """Refuse a protocol that cannot be trained or evaluated on this hardware.
+
+    Raises:
+        UsageError: naming the value and what was expected.
+    """
+    check_training(protocol.training)
+    check_optimizer(protocol.optimizer)
+    check_hardware(hardware, protocol.training)
+    limit = protocol.evaluation.limit
+    _require(limit is None or limit > 0, "evaluation.limit", limit, "at least 1, or null for all")
+    _require(
+        protocol.evaluation.batch_size > 0, "evaluation.batch_size", protocol.evaluation.batch_size, ">= 1"
+    )
+    _require(
+        protocol.data.validation_tokens > 0, "data.validation_tokens", protocol.data.validation_tokens, ">= 1"
+    )
+    if isinstance(protocol.data, TextConfig):
+        share = protocol.data.validation_fraction
+        _require(0 < share < 1, "data.validation_fraction", share, "between 0 and 1")
+
+
+def check_training(training: TrainingConfig) -> None:
+    """Lengths that fit each other."""
+    for name in ("sequence_length", "batch_tokens", "steps", "validate_every", "probe_every"):
+        value = getattr(training, name)
+        _require(value > 0, f"training.{name}", value, "at least 1")
+    rest = training.batch_tokens % training.sequence_length
+    _require(
+        rest == 0,
+        "training.batch_tokens",
+        training.batch_tokens,
+        f"a multiple of training.sequence_length = {training.sequence_length}",
+    )
+
+
+def check_optimizer(optimizer: OptimizerConfig) -> None:
+    """Positive rates, betas below one, a schedule inside the run."""
+    rate, clip, schedule = optimizer.learning_rate, optimizer.clip, optimizer.schedule
+    _require(0 < rate < float("inf"), "optimizer.learning_rate", rate, "a positive number")
+    _require(
+        len(optimizer.betas) == 2 and all(0 <= beta < 1 for beta in optimizer.betas),
+        "optimizer.betas",
+        optimizer.betas,
+        "two numbers from 0 to below 1",
+    )
+    _require(optimizer.epsilon > 0, "optimizer.epsilon", optimizer.epsilon, "a positive number")
+    _require(optimizer.weight_decay >= 0, "optimizer.weight_decay", optimizer.weight_decay, "0 or more")
+    _require(clip is None or clip > 0, "optimizer.clip", clip, "a positive number, or null for no clipping")
+    _require(schedule.warmup >= 0, "optimizer.schedule.warmup", schedule.warmup, "0 or more")
+    _require(0 <= schedule.floor <= 1, "optimizer.schedule.floor", schedule.floor, "0 to 1")
+    _require(
+        0 <= schedule.decay_from < 1, "optimizer.schedule.decay_from", schedule.decay_from, "0 to below 1"
+    )
+    for start in schedule.drops:
+        _require(0 <= start <= 1, "optimizer.schedule.drops", start, "fractions of the run, 0 to 1")
+
+
+def check_hardware(hardware: HardwareConfig, training: TrainingConfig) -> None:
+    """Counts that divide the batch."""
+    for name in ("devices", "nodes", "threads"):
+        value = getattr(hardware, name)
+        _require(value > 0, f"hardware.{name}", value, "at least 1")
+    world = hardware.devices * hardware.nodes
+    _require(
+        world == 1 or hardware.sharding == "fsdp",
+        "hardware.devices",
+        world,
+        "1 where hardware.sharding is none; several devices need hardware.sharding=fsdp",
+    )
+    rows = training.batch_tokens // training.sequence_length
+    _require(
+        rows % world == 0,
+        "training.batch_tokens",
+        training.batch_tokens,
+        f"rows of {training.sequence_length} tokens that {world} devices can share equally",
+    )
+    share, part = rows // world, hardware.rows_per_device
+    _require(
+        part >= 0 and (part == 0 or share % part == 0),
+        "hardware.rows_per_device",
+        part,
+        f"a divisor of each device's {share} rows, or 0 for all of them",
+    )
+    _require(hardware.side_by_side >= 0, "hardware.side_by_side", hardware.side_by_side, "0 or more")
+
+
+def _require(holds: bool, name: str, value: object, expected: str) -> None:
+    if not holds:
+        raise UsageError(f"{name} is {value}: expected {expected}")

@@ -1,0 +1,182 @@
+"""From a suite's name and a command line's overrides to the resolved runs."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from mhc_bench.config.check import check_protocol, check_suite
+from mhc_bench.config.identity import cost_id, protocol_fields, protocol_id
+from mhc_bench.config.parts import (
+    GROUPS,
+    as_mapping,
+    damaged,
+    merge,
+    part_names,
+    read_part,
+    read_yaml,
+    resolve_base,
+)
+from mhc_bench.config.schema import RunConfig, SuiteConfig
+from mhc_bench.config.typed import plain, typed
+from mhc_bench.errors import UsageError, choose
+from mhc_bench.files import write_text
+
+RUN_CONFIG_FILE = "config.yaml"
+
+
+def load_suite(name: str, overrides: Iterable[str] = ()) -> SuiteConfig:
+    """A suite by shipped name or `.yaml` path, with dotlist overrides, resolved and checked.
+
+    Raises:
+        UsageError: unknown suite, part, key or value; a value that makes no sense.
+    """
+    content = {"name": Path(name).stem, **read_part("suite", "suites", name)}
+    over = parse_overrides(overrides)
+    for field, folder in GROUPS.items():
+        content[field] = _part(field, folder, content.get(field, {}), over)
+    content["variants"] = _variants(content.get("variants", []), over.pop("variants", None))
+    content["arms"] = _arms(content.get("arms", {}), over.pop("arms", None))
+    suite = typed(SuiteConfig, merge(content, over), f"suite {name}")
+    check_suite(suite)
+    return suite
+
+
+def parse_overrides(overrides: Iterable[str]) -> dict[str, Any]:
+    """`key=value` strings (OmegaConf dotlist) as one nested mapping.
+
+    Raises:
+        UsageError: an item without `=`, or a value that is not YAML.
+    """
+    items = list(overrides)
+    for item in items:
+        if "=" not in item or item.startswith(("=", ".")):
+            raise UsageError(f"override {item!r}: expected key=value, such as training.steps=100")
+    try:
+        content = OmegaConf.to_container(OmegaConf.from_dotlist(items))
+    except (OmegaConfBaseException, ValueError) as error:
+        raise UsageError(f"overrides {' '.join(items)}: {str(error).splitlines()[0]}") from None
+    return as_mapping("overrides", content)
+
+
+def _part(field: str, folder: str, value: object, over: dict[str, Any]) -> dict[str, Any]:
+    """One group of settings: a selection on the command line replaces the suite's, dotted keys lie on top."""
+    chosen = over.get(field)
+    if isinstance(chosen, str):
+        value = over.pop(field)
+    if isinstance(value, str):
+        return read_part(field, folder, value)
+    return resolve_base(field, folder, as_mapping(field, value))
+
+
+def _variants(listed: object, over: object) -> dict[str, Any]:
+    """Variant name -> its mapping. `over` is a list (a selection) or a mapping (changes in place)."""
+    known = _variant_mappings(listed)
+    if isinstance(over, (str, list)):
+        names = [over] if isinstance(over, str) else [str(name) for name in over]
+        return {key: value for name in names for key, value in _pick_variant(name, known).items()}
+    changes = as_mapping("variants", over or {})
+    for name in changes:
+        choose("variant of this suite", name, known)
+    return merge(known, changes)
+
+
+def _variant_mappings(listed: object) -> dict[str, Any]:
+    if isinstance(listed, list):
+        return {key: value for name in listed for key, value in _pick_variant(str(name), {}).items()}
+    return {
+        name: resolve_base("variant", "variants", as_mapping(f"variant {name}", value))
+        for name, value in as_mapping("variants", listed).items()
+    }
+
+
+def _pick_variant(name: str, known: dict[str, Any]) -> dict[str, Any]:
+    if name in known:
+        return {name: known[name]}
+    if ":" in name:
+        return {name.rpartition(":")[2]: {"connection": name}}
+    choose("variant", name, {*known, *part_names("variants")})
+    return {name: read_part("variant", "variants", name)}
+
+
+def _arms(arms: object, chosen: object) -> dict[str, Any]:
+    known = as_mapping("arms", arms)
+    if chosen is None:
+        return known
+    names = [str(name) for name in chosen] if isinstance(chosen, list) else [str(chosen)]
+    return {choose("arm", name, known): known[name] for name in names}
+
+
+def run_configs(suite: SuiteConfig) -> list[RunConfig]:
+    """All runs of a suite: arms, then seeds, then variants, so that a pair is finished early."""
+    return [
+        _run(suite, arm, variant, seed)
+        for arm in suite.arms or [""]
+        for seed in suite.seeds
+        for variant in suite.variants
+    ]
+
+
+def _run(suite: SuiteConfig, arm: str, variant: str, seed: int) -> RunConfig:
+    content = merge(protocol_fields(suite), suite.arms.get(arm, {}))
+    content |= {name: dataclasses.asdict(getattr(suite, name)) for name in ("hardware", "logging")}
+    content |= {"suite": suite.name, "arm": arm, "seed": seed, "variant_name": variant}
+    content |= {"variant": dataclasses.asdict(suite.variants[variant]), "protocol_id": "", "cost_id": ""}
+    run = typed(RunConfig, content, f"suite {suite.name}, arm {arm}" if arm else f"suite {suite.name}")
+    check_protocol(run, run.hardware)
+    return dataclasses.replace(run, protocol_id=protocol_id(run), cost_id=cost_id(run, run.hardware))
+
+
+def run_folder(root: Path, run: RunConfig) -> Path:
+    """Where a run lives: `<root>/<suite>-<protocol id>/<variant>/seed<k>`."""
+    return root / f"{run.suite}-{run.protocol_id}" / run.variant_name / f"seed{run.seed}"
+
+
+def save_run_config(run: RunConfig, folder: Path) -> Path:
+    """Write the resolved configuration of a run."""
+    path = folder / RUN_CONFIG_FILE
+    write_text(path, OmegaConf.to_yaml(OmegaConf.create(plain(run))))
+    return path
+
+
+def load_run_config(folder: Path) -> RunConfig:
+    """The configuration that a run was started with.
+
+    Raises:
+        UsageError: `folder` is no run folder.
+        RunError: its file is damaged, or its ids do not belong to its content.
+    """
+    path = folder / RUN_CONFIG_FILE
+    if not path.is_file():
+        raise UsageError(f"{folder} is not a run folder: it has no {RUN_CONFIG_FILE}")
+    try:
+        run = typed(RunConfig, read_yaml(path), str(path))
+    except UsageError as error:
+        raise damaged(path, error) from None
+    if run.protocol_id != protocol_id(run):
+        raise damaged(path, ValueError(f"protocol id {run.protocol_id} expected {protocol_id(run)}"))
+    return run
+
+
+def check_same_run(run: RunConfig, folder: Path) -> None:
+    """Refuse a folder that belongs to another run.
+
+    Raises:
+        UsageError: naming the field that differs.
+    """
+    if not (folder / RUN_CONFIG_FILE).exists():
+        return
+    there = load_run_config(folder)
+    for field in _identity_fields():
+        ours, theirs = getattr(run, field), getattr(there, field)
+        if ours != theirs:
+            raise UsageError(f"{folder} holds another run: its {field} is {theirs!r}, expected {ours!r}")
+
+
+def _identity_fields() -> Sequence[str]:
+    return ("suite", "arm", "protocol_id", "variant_name", "variant", "seed")
