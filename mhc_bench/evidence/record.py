@@ -1,0 +1,313 @@
+"""The record: what one run proves, as plain data. Schema version 1: strict, frozen, finite numbers only."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, JsonValue, model_validator
+
+SCHEMA_VERSION = 1
+
+LOSS = "loss"
+GRADIENT_NORM = "gradient_norm"
+GAIN_FORWARD = "composite_gain_forward"
+GAIN_BACKWARD = "composite_gain_backward"
+CURVES = (LOSS, GRADIENT_NORM, GAIN_FORWARD, GAIN_BACKWARD)
+"""The sampled curves from which the figures are drawn. Loss in nats per token; gains are ratios."""
+
+Status = Literal["complete", "diverged", "failed", "partial"]
+Count = Annotated[int, Field(ge=0, le=2**63 - 1)]
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._:+-]*$", max_length=120)]
+"""Names reach tables, file names and pages: no markup, no path, no spreadsheet formula can be one."""
+Arm = Annotated[str, Field(pattern=r"^([A-Za-z0-9][A-Za-z0-9._:+-]*)?$", max_length=120)]
+Quantity = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._:+/-]*$", max_length=120)]
+"""The name of a probe or curve; a slash may group them."""
+Hex = Annotated[str, Field(pattern=r"^[0-9a-f]{8,64}$")]
+Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+FilePath = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9._-]*(/[A-Za-z0-9_][A-Za-z0-9._-]*)*$")]
+
+
+def _finite(value: JsonValue) -> JsonValue:
+    """`value` itself, refused when a number inside it is not finite (JSON has no such number)."""
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ValueError("numbers must be finite; a diverged value is null")
+    for item in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
+        _finite(item)
+    return value
+
+
+Json = Annotated[JsonValue, BeforeValidator(_finite)]
+
+
+class Part(BaseModel):
+    """What every part of a record keeps: unknown keys, NaN, Infinity and loose types are refused."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+
+
+class Identity(Part):
+    """Which run this is."""
+
+    suite: Name
+    arm: Arm = ""
+    """Which protocol of a study; empty where a suite has one protocol."""
+    protocol_id: Hex
+    cost_id: Hex
+    variant: Name
+    connection: Name
+    """The registered residual connection, or `module:Class`."""
+    options: dict[str, Json] = {}
+    seed: Count
+
+
+class Machine(Part):
+    """Where the run was computed. No host name, no user, no path."""
+
+    system: str
+    python: str
+    processor: str
+    cores: Count
+    memory_bytes: Count | None
+    gpus: tuple[str, ...] = ()
+
+
+class Provenance(Part):
+    """What produced the run. `commit` is empty and `dirty` null outside a git checkout."""
+
+    commit: str
+    dirty: bool | None
+    packages: dict[str, str]
+    """Installed versions, mhc-bench's own among them."""
+    machine: Machine
+
+
+class Digests(Part):
+    """Proofs that two runs are a pair: SHA-256, hexadecimal."""
+
+    shared_weights: Hex
+    """All parameters but the residual connection's, at step 0."""
+    token_stream: Hex
+    """All training rows in the order in which they were seen."""
+    weights: Hex | None
+    """All parameters after training; null where nothing finite remained."""
+
+
+class Parameters(Part):
+    """Parameter counts; `residual` is what the variant adds."""
+
+    total: Count
+    active: Count
+    vocabulary: Count
+    residual: Count
+
+
+class ValidationPoint(Part):
+    """Validation at one step. Loss in nats per token; null where it was not finite."""
+
+    step: Count
+    tokens: Count
+    loss: float | None
+    perplexity: float | None
+    bits_per_byte: float | None
+
+
+class GradientNorm(Part):
+    """Global gradient norm before clipping, over all steps."""
+
+    mean: float | None
+    max: float | None
+    p99: float | None
+
+
+class Quantiles(Part):
+    """Seconds of one training step."""
+
+    p10: float
+    p50: float
+    p90: float
+
+
+class Training(Part):
+    """What training left behind. Losses in nats per token, times in seconds."""
+
+    steps: Count
+    tokens: Count
+    parameters: Parameters
+    flops_per_token: Count
+    initial_loss: float | None
+    final_loss: float | None
+    """Mean training loss of the last twentieth of the steps."""
+    validation: tuple[ValidationPoint, ...]
+    gradient_norm: GradientNorm
+    spikes: Count
+    nonfinite_steps: Count
+    restarts: Count
+    step_seconds: Quantiles | None
+    tokens_per_second: float | None
+    """As the run went, whatever else the machine did at the time."""
+    peak_memory_bytes: Count | None
+    seconds: float
+    diverged_step: Count | None
+    threads: Count
+    """CPU threads of each process."""
+    world_size: Count
+
+
+class Task(Part):
+    """One downstream task. `value`, `chance` and `prior` are in the metric's own unit: fractions, mostly."""
+
+    value: float | None
+    metric: str
+    stderr: float | None
+    """Standard error over the items (documents) of this run."""
+    n: Count
+    shots: Count
+    version: str | int | float
+    chance: float | None
+    prior: float | None
+    """What always giving the most frequent training answer would score."""
+    request_hash: str | None
+    gold_loglikelihood: float | None
+    """Mean over items of the gold answer's log-likelihood, in nats."""
+    higher_is_better: bool = True
+    subtasks: dict[Name, Json] = {}
+
+
+class Evaluation(Part):
+    """Downstream results."""
+
+    tasks: dict[Name, Task]
+    seconds: float
+
+
+class Curve(Part):
+    """A quantity sampled over training; null where it was not finite."""
+
+    steps: tuple[Count, ...]
+    values: tuple[float | None, ...]
+
+    @model_validator(mode="after")
+    def _same_length(self) -> Self:
+        if len(self.steps) != len(self.values):
+            raise ValueError(f"{len(self.steps)} steps for {len(self.values)} values")
+        if any(late <= early for early, late in zip(self.steps, self.steps[1:], strict=False)):
+            raise ValueError("steps must increase")
+        return self
+
+
+class Probe(Part):
+    """One probe over training; null where it was not finite."""
+
+    final: float | None
+    max: float | None
+    min: float | None
+
+
+class Mechanism(Part):
+    """The health of the residual connection: summaries of all probes, curves of those that are drawn."""
+
+    probes: dict[Quantity, Probe]
+    curves: dict[Quantity, Curve]
+
+
+class StepTime(Part):
+    """Training speed against the baseline, measured alternately in one process. Times in seconds per step."""
+
+    ratio_to_baseline: float
+    """Median step time over the baseline's: above 1 is slower."""
+    baseline_tokens_per_second: float
+    tokens_per_second: float
+    quantiles: Quantiles
+    n: Count
+    """Measured steps of each."""
+
+
+class Cost(Part):
+    """What the run cost. Null: not measured."""
+
+    step_time: StepTime | None
+    train_seconds: float | None
+    evaluate_seconds: float | None
+
+
+class Record(Part):
+    """One run, finished. Immutable: a correction is a new record."""
+
+    schema_version: Literal[1] = 1
+    status: Status
+    failure: str | None = None
+    """Why a run failed, in one line."""
+    note: str = ""
+    """How the protocol's free choices (the learning rate) were made; shown on the page."""
+    identity: Identity
+    configuration: dict[str, Json]
+    overrides: tuple[str, ...]
+    command: str
+    provenance: Provenance
+    data: dict[str, str]
+    """Source, its fingerprint and the tokenizer's digest."""
+    digests: Digests | None
+    training: Training | None
+    evaluation: Evaluation | None
+    mechanism: Mechanism | None
+    cost: Cost
+    side_files: dict[FilePath, Sha256] = {}
+
+    @model_validator(mode="after")
+    def _whole(self) -> Self:
+        trained = self.training is not None and self.digests is not None and self.mechanism is not None
+        if self.status in ("complete", "diverged") and not trained:
+            raise ValueError(f"a {self.status} run needs training, digests and mechanism")
+        if self.status == "complete" and self.validation_loss is None:
+            raise ValueError("a complete run needs a finite last validation loss")
+        return self
+
+    @property
+    def validation_loss(self) -> float | None:
+        """The loss after training, nats per token; None for a run that did not get there."""
+        point = self._last_validation()
+        return point.loss if point else None
+
+    @property
+    def bits_per_byte(self) -> float | None:
+        """Bits per byte of validation text after training; None as for `validation_loss`."""
+        point = self._last_validation()
+        return point.bits_per_byte if point else None
+
+    def _last_validation(self) -> ValidationPoint | None:
+        # A diverged run's last finite loss is that of an earlier step: no result of this protocol.
+        if self.training is None or self.status == "diverged" or not self.training.validation:
+            return None
+        return self.training.validation[-1]
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the canonical JSON: the digest of the record's file."""
+        return hashlib.sha256(canonical_json(self).encode()).hexdigest()
+
+    def curve(self, name: str) -> Curve | None:
+        """A sampled curve, or None where the run has none."""
+        return self.mechanism.curves.get(name) if self.mechanism else None
+
+    def probe(self, name: str) -> Probe | None:
+        """A probe's summary, or None where the run has none."""
+        return self.mechanism.probes.get(name) if self.mechanism else None
+
+
+def canonical_json(record: Record) -> str:
+    """One line per part, keys sorted, floats in their shortest exact form: equal records give equal bytes."""
+    content: dict[str, Any] = record.model_dump(mode="json")
+    parts = (f"{_compact(key)}: {_compact(content[key])}" for key in sorted(content))
+    return "{\n" + ",\n".join(parts) + "\n}\n"
+
+
+def _compact(content: object) -> str:
+    return json.dumps(content, sort_keys=True, separators=(",", ":"), allow_nan=False, ensure_ascii=True)
+
+
+def json_schema() -> str:
+    """The JSON Schema of a record, as committed in `results/schema.json`."""
+    return json.dumps(Record.model_json_schema(), sort_keys=True, indent=1) + "\n"

@@ -1,0 +1,74 @@
+"""Records on disk: read with a clear refusal of damage, written whole or not at all."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from mhc_bench.errors import RunError, UsageError
+from mhc_bench.evidence.record import Record, canonical_json
+from mhc_bench.files import write_text
+
+LARGEST_RECORD = 8 * 2**20
+"""Bytes. A record of a thousand-point run has under a tenth of this."""
+RECORD_NAME = re.compile(r"^(record|seed\d+)\.json$")
+
+
+def read_record(path: Path) -> Record:
+    """The record in `path`.
+
+    Raises:
+        RunError: naming the file and the first field that is wrong.
+    """
+    try:
+        size = path.stat().st_size
+        if size > LARGEST_RECORD:
+            raise RunError(f"{path}: {size} bytes is larger than a record may be ({LARGEST_RECORD})")
+        return Record.model_validate_json(path.read_bytes())
+    except ValidationError as error:
+        raise RunError(f"{path}: not a valid record: {_first_problem(error)}") from error
+    except OSError as error:
+        raise RunError(f"{path}: cannot be read: {error.strerror or error}") from error
+
+
+def _first_problem(error: ValidationError) -> str:
+    problems = error.errors(include_url=False, include_context=False)
+    first = problems[0]
+    field = ".".join(str(step) for step in first["loc"]) or "the whole file"
+    more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
+    return f"{field[:120]}: {first['msg'][:200]}{more}"
+
+
+def record_paths(folder: Path) -> list[Path]:
+    """All `record.json` and `seed<k>.json` below `folder`, sorted.
+
+    Raises:
+        UsageError: when `folder` is not a folder.
+    """
+    if not folder.is_dir():
+        raise UsageError(f"{folder}: expected a folder with records (record.json or seed<k>.json)")
+    return sorted(path for path in folder.rglob("*.json") if RECORD_NAME.match(path.name))
+
+
+def read_records(folder: Path | Iterable[Path]) -> list[Record]:
+    """All records below a folder, or below several, in the order of their paths.
+
+    Raises:
+        UsageError: when there is no such folder, or no record in it.
+        RunError: when a record is damaged.
+    """
+    folders = [folder] if isinstance(folder, Path) else list(folder)
+    paths = [path for place in folders for path in record_paths(place)]
+    if not paths:
+        raise UsageError(
+            f"no records in {', '.join(map(str, folders))}: expected record.json or seed<k>.json"
+        )
+    return [read_record(path) for path in paths]
+
+
+def write_record(record: Record, path: Path) -> None:
+    """Write canonical JSON to `path`, whole or not at all."""
+    write_text(path, canonical_json(record))
