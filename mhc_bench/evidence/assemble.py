@@ -24,6 +24,9 @@ TRAINING_ELSEWHERE = (
     "weight_digest",
     "loss_curve",
     "probes",
+    "threads",
+    "world_size",
+    "gpus",
 )
 """Fields of the training summary that have their own place in a record."""
 EVALUATION_ELSEWHERE = ("mean",)

@@ -13,8 +13,8 @@ SCHEMA_VERSION = 1
 
 LOSS = "loss"
 GRADIENT_NORM = "gradient_norm"
-GAIN_FORWARD = "composite_gain_forward"
-GAIN_BACKWARD = "composite_gain_backward"
+GAIN_FORWARD = "composite_forward_gain"
+GAIN_BACKWARD = "composite_backward_gain"
 CURVES = (LOSS, GRADIENT_NORM, GAIN_FORWARD, GAIN_BACKWARD)
 """The sampled curves from which the figures are drawn. Loss in nats per token; gains are ratios."""
 
@@ -63,25 +63,28 @@ class Identity(Part):
     seed: Count
 
 
-class Machine(Part):
+class Hardware(Part):
     """Where the run was computed. No host name, no user, no path."""
 
-    system: str
-    python: str
-    processor: str
-    cores: Count
+    cpu: str
+    threads: Count
+    """CPU threads of each process."""
+    processes: Count
     memory_bytes: Count | None
     gpus: tuple[str, ...] = ()
 
 
 class Provenance(Part):
-    """What produced the run. `commit` is empty and `dirty` null outside a git checkout."""
+    """What produced the run. `commit` and `dirty` are null outside a git checkout."""
 
-    commit: str
+    commit: str | None
     dirty: bool | None
+    version: str
+    """The version of mhc-bench."""
+    python: str
+    platform: str
     packages: dict[str, str]
-    """Installed versions, mhc-bench's own among them."""
-    machine: Machine
+    hardware: Hardware
 
 
 class Digests(Part):
@@ -151,9 +154,16 @@ class Training(Part):
     peak_memory_bytes: Count | None
     seconds: float
     diverged_step: Count | None
-    threads: Count
-    """CPU threads of each process."""
-    world_size: Count
+
+
+class Subtask(Part):
+    """The items of one kind within a task."""
+
+    value: float | None
+    n: Count
+    gold_loglikelihood: float | None
+    chance: float | None
+    prior: float | None
 
 
 class Task(Part):
@@ -165,7 +175,7 @@ class Task(Part):
     """Standard error over the items (documents) of this run."""
     n: Count
     shots: Count
-    version: str | int | float
+    version: str
     chance: float | None
     prior: float | None
     """What always giving the most frequent training answer would score."""
@@ -173,7 +183,7 @@ class Task(Part):
     gold_loglikelihood: float | None
     """Mean over items of the gold answer's log-likelihood, in nats."""
     higher_is_better: bool = True
-    subtasks: dict[Name, Json] = {}
+    subtasks: dict[Name, Subtask] = {}
 
 
 class Evaluation(Part):

@@ -75,7 +75,7 @@ def paired_difference(
 def t_interval(sample: Spread, level: float = LEVEL) -> tuple[float, float] | None:
     """Student's interval of the mean; None where it has none: one value, or equal values other than 0.
 
-    Equal differences other than 0 would give an interval of no width: a certainty that few seeds cannot carry.
+    Equal differences other than 0 would give an interval of no width: certainty that few seeds cannot give.
     """
     if sample.mean is None or sample.sd is None:
         return None
