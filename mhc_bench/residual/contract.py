@@ -1,0 +1,104 @@
+"""The residual contract: what sits around each sublayer and decides how the stream is read and written.
+
+Shape legend: B batch, T time, n streams, C width; `...` is whatever a variant's stream has in front.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from mhc_bench.errors import UsageError
+
+Carry = tuple[Any, ...]
+"""What `write` needs from `read`: a (named) tuple of tensors, so that checkpointing, FSDP and compilation see it."""
+
+
+class Maps(NamedTuple):
+    """The three maps of one sublayer, one of each per token, at least fp32."""
+
+    pre: Tensor
+    """[..., n]: the weight of each stream in the sublayer's input (H_pre)."""
+    post: Tensor
+    """[..., n]: the weight of the sublayer's output in each stream (H_post)."""
+    res: Tensor
+    """[..., n, n] as res[out, in]: how the streams mix (H_res)."""
+
+
+class ResidualConnection(nn.Module, ABC):
+    """The connection around sublayer `index` (attention or MLP with its own pre-norm), counted from 0.
+
+    A model calls `expand` once after the embedding, `read` and `write` around every sublayer and `collapse` once
+    before the final norm. Nothing of a forward pass is kept on `self`: `read` hands to `write` through the carry.
+    Subclasses add their options as typed keyword-only arguments and call `reset_parameters()` last.
+
+    Args:
+        width: C, the backbone's hidden size.
+        depth: L, the number of sublayers in the model.
+        index: k, this sublayer's number, 0 <= k < L.
+
+    Raises:
+        UsageError: when a value is out of range.
+    """
+
+    def __init__(self, *, width: int, depth: int, index: int) -> None:
+        super().__init__()
+        if width < 1:
+            raise UsageError(f"width {width}: expected at least 1")
+        if not 0 <= index < depth:
+            raise UsageError(f"index {index}: expected 0 to {depth - 1} for a depth of {depth} sublayers")
+        self.width, self.depth, self.index = width, depth, index
+
+    @abstractmethod
+    def expand(self, hidden: Tensor) -> Tensor:
+        """Hidden state [B, T, C] to the stream that flows between sublayers."""
+
+    @abstractmethod
+    def read(self, stream: Tensor) -> tuple[Tensor, Carry]:
+        """The sublayer's input [B, T, C], and what `write` will need."""
+
+    @abstractmethod
+    def write(self, stream: Tensor, update: Tensor, carry: Carry) -> Tensor:
+        """The stream after the sublayer, from the stream that `read` saw and the sublayer's output [B, T, C]."""
+
+    @abstractmethod
+    def collapse(self, stream: Tensor) -> Tensor:
+        """The stream to a hidden state [B, T, C]."""
+
+    def write_read(
+        self, stream: Tensor, update: Tensor, carry: Carry, next: ResidualConnection
+    ) -> tuple[Tensor, Tensor, Carry]:
+        """`write` and then the next connection's `read`, for variants that fuse the two: (stream, hidden, carry)."""
+        written = self.write(stream, update, carry)
+        hidden, next_carry = next.read(written)
+        return written, hidden, next_carry
+
+    def maps(self, stream: Tensor) -> Maps | None:
+        """The maps that `read(stream)` would use, for measuring; None where the variant has no mixing matrix."""
+        return None
+
+    def decayed_parameters(self) -> frozenset[str]:
+        """Own parameters that take weight decay. Static maps, biases and gates never do."""
+        return frozenset()
+
+    def inert_parameters(self) -> frozenset[str]:
+        """Own parameters whose gradient is zero by construction at this place in the model."""
+        return frozenset()
+
+    def initial_value(self, name: str, generator: torch.Generator) -> Tensor:
+        """The start value of own parameter `name`: fp32, on the CPU, from `generator` alone.
+
+        Raises:
+            LookupError: for a parameter that the connection does not know.
+        """
+        raise LookupError(f"{type(self).__name__} gives no initial value for {name!r}")
+
+    @torch.no_grad()
+    def reset_parameters(self) -> None:
+        """Fill every own parameter with its start value, from torch's seed and the index; draws nothing globally."""
+        for position, (name, parameter) in enumerate(self.named_parameters()):
+            seed = (torch.initial_seed() * 1_000_003 + self.index * 101 + position) % 2**63
+            parameter.copy_(self.initial_value(name, torch.Generator().manual_seed(seed)))

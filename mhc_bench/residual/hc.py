@@ -1,0 +1,70 @@
+"""Hyper-Connections: n streams, read, mixed and written by maps that a token's own streams move a little."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from mhc_bench.ops import reference
+from mhc_bench.residual.contract import Maps
+from mhc_bench.residual.registry import register_variant
+from mhc_bench.residual.widened import WidenedConnection
+
+
+@register_variant("hc")
+class HyperConnection(WidenedConnection):
+    """Dynamic Hyper-Connections with tanh, arXiv 2409.19606.
+
+    H_pre = s_r tanh(x~ w_pre) + static_pre, H_post = s_w tanh(x~ w_post) + static_post and
+    H_res = s_r tanh(x~ w_res)^T + static_res, where x~ is the RMS-normalised stream (its gain is absorbed by w).
+    At the start the dynamic weights are zero and the static maps are the plain residual: H_pre reads stream k mod n
+    alone, H_post is 1 and H_res the identity. Nothing bounds the maps, so their product over depth can grow.
+
+    Args:
+        streams: n.
+        scale: start value of s_r (one for H_pre and H_res, as in the paper) and s_w.
+        epsilon: of the RMS norm over C, stream by stream.
+    """
+
+    def __init__(
+        self,
+        *,
+        width: int,
+        depth: int,
+        index: int,
+        streams: int = 4,
+        scale: float = 0.01,
+        epsilon: float = 1e-6,
+    ) -> None:
+        super().__init__(width=width, depth=depth, index=index, streams=streams, epsilon=epsilon)
+        self.initial_scale = scale
+        n = self.streams
+        self.weight = nn.Parameter(torch.empty(2 + n, width, dtype=torch.float32))
+        self.static_pre = nn.Parameter(torch.empty(n, dtype=torch.float32))
+        self.static_post = nn.Parameter(torch.empty(n, dtype=torch.float32))
+        self.static_res = nn.Parameter(torch.empty(n, n, dtype=torch.float32))
+        self.scale = nn.Parameter(torch.empty(2, dtype=torch.float32))
+        self.reset_parameters()
+
+    def compute_maps(self, stream: Tensor) -> Maps:
+        static = self.static_pre, self.static_post, self.static_res
+        return Maps(*reference.hc_maps(stream, self.weight, static, self.scale, self.epsilon))
+
+    def decayed_parameters(self) -> frozenset[str]:
+        """The dynamic weights, as in the paper."""
+        return frozenset({"weight"})
+
+    def initial_value(self, name: str, generator: torch.Generator) -> Tensor:
+        n = self.streams
+        match name:
+            case "weight":
+                return torch.zeros(2 + n, self.width)
+            case "static_pre":
+                return torch.eye(n)[self.index % n]
+            case "static_post":
+                return torch.ones(n)
+            case "static_res":
+                return torch.eye(n)
+            case "scale":
+                return torch.full((2,), self.initial_scale)
+        return super().initial_value(name, generator)
