@@ -1,0 +1,120 @@
+"""The evaluation of one run: load its final model, ask the tasks, write what was answered."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import PreTrainedModel
+
+from mhc_bench.config import HardwareConfig, RunConfig, WorldConfig
+from mhc_bench.errors import RunError, UsageError
+from mhc_bench.evaluation.baselines import known_baselines
+from mhc_bench.evaluation.harness import Outcome, Progress, run_tasks
+from mhc_bench.evaluation.scores import json_clean, summarise
+from mhc_bench.evaluation.summary import EvaluationSummary, write_evaluation
+from mhc_bench.evaluation.tasks import check_tasks
+from mhc_bench.files import write_json, write_text
+from mhc_bench.model import load_model
+from mhc_bench.resources import tasks_dir
+
+FINAL = Path("checkpoints") / "final"
+PROGRESS_FILE = "progress.json"
+SAMPLES = "samples"
+
+
+def evaluate(config: RunConfig, run_dir: Path, on_progress: Progress | None = None) -> EvaluationSummary:
+    """Run lm-eval on `run_dir/checkpoints/final` and write `evaluation.json` and `samples/<task>.jsonl`.
+
+    Args:
+        config: the run's configuration; `evaluation` and `data` decide what is asked.
+        on_progress: told what is being done, the requests done and their number.
+
+    Raises:
+        UsageError: an unknown task, or none; nothing is written.
+        RunError: the run has no final model, or a task's data is not on this machine.
+    """
+    began = time.perf_counter()
+    if not config.evaluation.tasks:
+        raise UsageError(f"suite {config.suite} names no evaluation tasks: give evaluation.tasks=[...]")
+    check_tasks(config.evaluation.tasks)
+    folder = final_model(run_dir)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(config.hardware.threads)
+    try:
+        model, tokenizer = load_model(folder)
+        outcome = run_tasks(
+            _placed(model, config.hardware),
+            tokenizer,
+            config.evaluation.tasks,
+            metadata=_metadata(config),
+            limit=config.evaluation.limit,
+            batch_size=config.evaluation.batch_size,
+            precision=config.training.precision,
+            on_progress=_Reporter(run_dir, on_progress),
+        )
+    finally:
+        torch.set_num_threads(threads)
+        (run_dir / PROGRESS_FILE).unlink(missing_ok=True)
+    summary = summarise(outcome, known_baselines(config.data), time.perf_counter() - began)
+    _write(outcome, summary, run_dir)
+    return summary
+
+
+def final_model(run_dir: Path) -> Path:
+    """The folder of a run's final model.
+
+    Raises:
+        RunError: training is not over.
+    """
+    folder = run_dir / FINAL
+    if not (folder / "config.json").is_file():
+        raise RunError(f"{run_dir} has no finished model: expected {FINAL}/config.json (train the run first)")
+    return folder
+
+
+def _placed(model: PreTrainedModel, hardware: HardwareConfig) -> PreTrainedModel:
+    device = torch.device("cuda" if hardware.accelerator == "gpu" and torch.cuda.is_available() else "cpu")
+    placed: PreTrainedModel = model.to(device).eval()
+    return placed
+
+
+def _metadata(config: RunConfig) -> dict[str, Any]:
+    """What the tasks' loaders must know: a run trained on one world is asked about that world."""
+    return {"world_seed": config.data.world_seed} if isinstance(config.data, WorldConfig) else {}
+
+
+class _Reporter:
+    """Writes `progress.json`, at most once a second."""
+
+    def __init__(self, run_dir: Path, then: Progress | None) -> None:
+        self._path, self._then, self._last = run_dir / PROGRESS_FILE, then, 0.0
+
+    def __call__(self, what: str, done: int, total: int) -> None:
+        now = time.monotonic()
+        if now - self._last >= 1:
+            self._last = now
+            write_json(self._path, {"stage": "evaluate", "step": done, "steps": total, "loss": None})
+        if self._then is not None:
+            self._then(what, done, total)
+
+
+def _write(outcome: Outcome, summary: EvaluationSummary, run_dir: Path) -> None:
+    """Samples first, so that a complete evaluation always has them."""
+    for name, items in outcome.samples.items():
+        lines = (json.dumps(json_clean(item), ensure_ascii=False, sort_keys=True) for item in items)
+        write_text(run_dir / SAMPLES / f"{name}.jsonl", "".join(f"{line}\n" for line in lines))
+    results = json_clean(outcome.results)
+    for task in results["configs"].values():
+        _hide_location(task.get("metadata", {}))
+    write_evaluation({**results, "warnings": outcome.warnings}, summary, run_dir)
+
+
+def _hide_location(metadata: dict[str, Any]) -> None:
+    """lm-eval notes the absolute path of a task's file; only its place among the tasks says anything."""
+    source = Path(str(metadata.get("config_source", "")))
+    if source.is_relative_to(tasks_dir()):
+        metadata["config_source"] = source.relative_to(tasks_dir()).as_posix()
