@@ -1,0 +1,221 @@
+"""The command line: parses, calls one function per verb, turns expected errors into one line and an exit code."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import NoReturn
+
+from mhc_bench.errors import MhcBenchError, UsageError, closest
+
+OVERRIDES_HELP = "OmegaConf dotlist, such as training.steps=100 or variants=[baseline,mhc]"
+LISTS = ("suites", "variants", "models", "tasks", "runs")
+
+
+class Parser(argparse.ArgumentParser):
+    """Argument errors become the one line that every wrong usage gets."""
+
+    def error(self, message: str) -> NoReturn:
+        raise UsageError(f"{message} (see {self.prog} --help)")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Entry point of `mhc-bench`.
+
+    Returns:
+        0 done, 1 failed, 2 wrong usage or configuration.
+    """
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    debug = "--debug" in words
+    try:
+        options = _parse([word for word in words if word != "--debug"])
+        call: Callable[[argparse.Namespace], int] = options.call
+        return call(options)
+    except MhcBenchError as error:
+        if debug:
+            raise
+        print(f"mhc-bench: {error}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        print("mhc-bench: interrupted; the same command goes on where it stopped", file=sys.stderr)
+        return 1
+    except BrokenPipeError:
+        return 0
+
+
+def _parse(words: list[str]) -> argparse.Namespace:
+    parser = _parser()
+    verbs = next(a.choices for a in parser._actions if isinstance(a, argparse._SubParsersAction))
+    verb = next((word for word in words if not word.startswith("-")), None)
+    if verb is not None and verb not in verbs:
+        near = closest(verb, verbs)
+        hint = f"; did you mean {near!r}?" if near else ""
+        raise UsageError(f"unknown command {verb!r}: expected one of {', '.join(verbs)}{hint}")
+    # argparse cannot mix a list of positionals with options, so the overrides are taken out first
+    overrides = [word for word in words if "=" in word and not word.startswith("-")]
+    options = parser.parse_args([word for word in words if word not in overrides])
+    if overrides and not hasattr(options, "overrides"):
+        raise UsageError(f"{verb} takes no overrides: {' '.join(overrides)}")
+    options.overrides = overrides
+    return options
+
+
+def _parser() -> Parser:
+    parser = Parser(
+        prog="mhc-bench",
+        description="Which residual connection should the next language model use, and what does it cost?",
+        epilog="Every command takes --debug to show the traceback of an error.",
+    )
+    parser.add_argument("--version", action="store_true", help="print the version and exit")
+    parser.set_defaults(call=_version)
+    verbs = parser.add_subparsers(title="commands", metavar="COMMAND", parser_class=Parser)
+    for add in (_add_running, _add_reading):
+        add(verbs)
+    return parser
+
+
+Verbs = argparse._SubParsersAction
+
+
+def _verb(verbs: Verbs[Parser], name: str, call: Callable[[argparse.Namespace], int], text: str) -> Parser:
+    parser = verbs.add_parser(name, help=text, description=f"{text[0].upper()}{text[1:]}.")
+    parser.set_defaults(call=call)
+    return parser
+
+
+def _overrides(parser: Parser) -> None:
+    parser.set_defaults(overrides=[])
+    parser.epilog = f"key=value: {OVERRIDES_HELP}"
+
+
+def _runs(parser: Parser) -> None:
+    parser.add_argument("--runs", type=Path, default=Path("runs"), help="where runs are kept (default: runs)")
+
+
+def _json(parser: Parser) -> None:
+    parser.add_argument("--json", action="store_true", help="print JSON")
+
+
+def _add_running(verbs: Verbs[Parser]) -> None:
+    run = _verb(verbs, "run", _run, "train, evaluate and collate all that is missing of a suite; safe to repeat")
+    run.add_argument("suite")
+    _overrides(run)
+    run.add_argument("--dry-run", action="store_true", help="print the plan and what is missing, do nothing")
+    run.add_argument("--records", type=Path, help="also copy the records here, as they are published")
+    _runs(run)
+    train = _verb(verbs, "train", _train, "one training run, such as: train quick variant=mhc seed=0")
+    train.add_argument("suite")
+    _overrides(train)
+    _runs(train)
+    evaluate = _verb(verbs, "eval", _eval, "lm-eval on one run")
+    evaluate.add_argument("run_dir", type=Path)
+    _overrides(evaluate)
+    export = _verb(verbs, "export", _export, "a transformers checkpoint with a model card, from a finished run")
+    export.add_argument("run_dir", type=Path)
+    export.add_argument("out", type=Path)
+    bench = _verb(verbs, "bench", _bench, "timings, side by side in one process")
+    bench.add_argument("what", choices=["step"])
+    bench.add_argument("suite", nargs="?", default="quick")
+    _overrides(bench)
+    bench.add_argument("--steps", type=int, default=40, help="measured steps of each (default: 40)")
+    _json(bench)
+
+
+def _add_reading(verbs: Verbs[Parser]) -> None:
+    board = _verb(verbs, "leaderboard", _leaderboard, "records to Markdown, CSV, JSON and figures")
+    board.add_argument("records_dir", type=Path)
+    board.add_argument("--suite", help="only this suite's records")
+    board.add_argument("--out", type=Path, help="where to write (default: RECORDS_DIR/leaderboard)")
+    listing = _verb(verbs, "list", _list, "what there is")
+    listing.add_argument("what", choices=LISTS)
+    _runs(listing)
+    _json(listing)
+    describe = _verb(verbs, "describe", _describe, "a suite, a variant or a record in detail")
+    describe.add_argument("what", metavar="SUITE|VARIANT|RECORD.json")
+    _overrides(describe)
+    _json(describe)
+    plan = _verb(verbs, "plan", _plan, "runs, tokens, FLOPs, memory per device, disk and hours of a suite")
+    plan.add_argument("suite")
+    _overrides(plan)
+    _runs(plan)
+    _json(plan)
+    doctor = _verb(verbs, "doctor", _doctor, "what this machine can run, and what is missing")
+    _json(doctor)
+
+
+def _version(options: argparse.Namespace) -> int:
+    from mhc_bench import __version__
+
+    if options.version:
+        print(f"mhc-bench {__version__}")
+        return 0
+    _parser().print_help()
+    return 0
+
+
+def _run(options: argparse.Namespace) -> int:
+    from mhc_bench.suite.commands import run
+
+    return run(options.suite, options.overrides, options.runs, options.dry_run, options.records)
+
+
+def _train(options: argparse.Namespace) -> int:
+    from mhc_bench.suite.commands import train
+
+    return train(options.suite, options.overrides, options.runs)
+
+
+def _eval(options: argparse.Namespace) -> int:
+    from mhc_bench.suite.commands import evaluate
+
+    return evaluate(options.run_dir, options.overrides)
+
+
+def _export(options: argparse.Namespace) -> int:
+    from mhc_bench.evaluation import export_run
+
+    export_run(options.run_dir, options.out)
+    print(f"exported to {options.out}")
+    return 0
+
+
+def _bench(options: argparse.Namespace) -> int:
+    from mhc_bench.suite.commands import bench_step
+
+    return bench_step(options.suite, options.overrides, options.steps, options.json)
+
+
+def _leaderboard(options: argparse.Namespace) -> int:
+    from mhc_bench.suite.commands import leaderboard
+
+    return leaderboard(options.records_dir, options.suite, options.out)
+
+
+def _list(options: argparse.Namespace) -> int:
+    from mhc_bench.suite.listing import show
+
+    return show(options.what, options.runs, options.json)
+
+
+def _describe(options: argparse.Namespace) -> int:
+    from mhc_bench.suite.describe import show
+
+    return show(options.what, options.overrides, options.json)
+
+
+def _plan(options: argparse.Namespace) -> int:
+    from mhc_bench.suite.commands import plan
+
+    return plan(options.suite, options.overrides, options.runs, options.json)
+
+
+def _doctor(options: argparse.Namespace) -> int:
+    from mhc_bench.suite.doctor import show
+
+    return show(options.json)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,83 @@
+"""`mhc-bench list`: names and one line each, from files alone, so that it answers at once."""
+
+from __future__ import annotations
+
+import json
+from importlib.metadata import entry_points
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from mhc_bench.config import part_names
+from mhc_bench.config.parts import read_part
+from mhc_bench.resources import configs_dir, tasks_dir
+from mhc_bench.suite.state import read_state
+
+Rows = list[dict[str, str]]
+
+
+def show(what: str, runs: Path, as_json: bool) -> int:
+    """Print the list of suites, variants, models, tasks or runs."""
+    rows = {"suites": suites, "variants": variants, "models": models, "tasks": tasks}[what]() if what != "runs" else (
+        found_runs(runs)
+    )
+    if as_json:
+        print(json.dumps(rows, indent=1))
+        return 0
+    if not rows:
+        print(f"no {what} here")
+        return 0
+    table = Table(box=None, pad_edge=False)
+    for heading in rows[0]:
+        table.add_column(heading, overflow="fold")
+    for row in rows:
+        table.add_row(*row.values())
+    Console().print(table)
+    return 0
+
+
+def suites() -> Rows:
+    """Shipped suites and what each is for."""
+    return [{"suite": n, "description": _text(read_part("suite", "suites", n))} for n in part_names("suites")]
+
+
+def variants() -> Rows:
+    """Shipped variants, then those that installed packages register."""
+    shipped = [
+        {"variant": name, "connection": str(read_part("variant", "variants", name).get("connection"))}
+        for name in part_names("variants")
+    ]
+    return shipped + [
+        {"variant": point.name, "connection": point.value} for point in entry_points(group="mhc_bench.variants")
+    ]
+
+
+def models() -> Rows:
+    """Shipped models with the comment at the head of their files."""
+    return [{"model": name, "about": _comment("models", name)} for name in part_names("models")]
+
+
+def tasks() -> Rows:
+    """Shipped lm-eval tasks and groups: the YAML files under `tasks/` by the name that each declares."""
+    found = (path for path in sorted(tasks_dir().rglob("*.yaml")) if not path.name.startswith("_"))
+    return [{"task": path.stem, "folder": path.parent.name} for path in found]
+
+
+def found_runs(root: Path) -> Rows:
+    """Runs below a folder, and where each stands."""
+    folders = sorted(path.parent for path in root.glob("*/*/seed*/config.yaml"))
+    states = [(folder, read_state(folder)) for folder in folders]
+    return [
+        {"run": folder.as_posix(), "state": state.standing, "detail": state.detail} for folder, state in states
+    ]
+
+
+def _text(part: dict[str, object]) -> str:
+    return str(part.get("description", ""))
+
+
+def _comment(folder: str, name: str) -> str:
+    lines = (configs_dir() / folder / f"{name}.yaml").read_text(encoding="utf-8").splitlines()
+    head = [line.removeprefix("#").strip() for line in lines if line.startswith("#")]
+    return head[0] if head else ""

@@ -1,0 +1,101 @@
+"""The record of a finished run, gathered from what its stages left in the run folder."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+from typing import Any
+
+from mhc_bench.config import RunConfig, plain
+from mhc_bench.evidence import (
+    GAIN_BACKWARD,
+    GAIN_FORWARD,
+    GRADIENT_NORM,
+    Curve,
+    Record,
+    RunEvidence,
+    assemble_record,
+    thin_curve,
+    write_record,
+)
+from mhc_bench.files import write_json
+from mhc_bench.provenance import commit, file_digest, machine, versions
+from mhc_bench.suite.cost import read_step_time
+from mhc_bench.suite.state import EVALUATION_FILE, RECORD_FILE, TRAINING_FILE, read_json
+
+ORIGIN_FILE = "origin.json"
+SUMMARY_FILE = "evaluation_summary.json"
+METRICS_FILE = "metrics.csv"
+CURVE_COLUMNS = {
+    GRADIENT_NORM: "gradient_norm",
+    GAIN_FORWARD: "composite_forward_gain",
+    GAIN_BACKWARD: "composite_backward_gain",
+}
+"""Curve of the record -> column of `metrics.csv`."""
+
+
+def write_origin(folder: Path, command: str, overrides: list[str], note: str) -> None:
+    """Keep how a run was asked for, for its record."""
+    write_json(folder / ORIGIN_FILE, {"command": command, "overrides": overrides, "note": note})
+
+
+def record_run(run: RunConfig, folder: Path) -> Record:
+    """Write `record.json` of a run that is trained and, where its suite has tasks, evaluated."""
+    origin = read_json(folder / ORIGIN_FILE) or {"command": "", "overrides": [], "note": ""}
+    training = read_json(folder / TRAINING_FILE)
+    record = assemble_record(
+        RunEvidence(
+            configuration=plain(run),
+            provenance=_provenance(run, training or {}),
+            command=origin["command"],
+            overrides=origin["overrides"],
+            note=origin["note"],
+            training=training,
+            evaluation=read_json(folder / SUMMARY_FILE),
+            curves=read_curves(folder / METRICS_FILE),
+            step_time=read_step_time(folder.parents[1], run),
+            side_files=_side_files(folder),
+        )
+    )
+    write_record(record, folder / RECORD_FILE)
+    return record
+
+
+def _provenance(run: RunConfig, training: dict[str, Any]) -> dict[str, Any]:
+    head, dirty = commit()
+    here, packages = machine(), versions()
+    return {
+        "commit": head or None,
+        "dirty": dirty,
+        "version": packages.pop("mhc-bench", "unknown"),
+        "python": here["python"],
+        "platform": here["system"],
+        "packages": packages,
+        "hardware": {
+            "cpu": here["processor"],
+            "threads": run.hardware.threads,
+            "processes": training.get("world_size", 1),
+            "memory_bytes": here["memory_bytes"],
+            "gpus": training.get("gpus", []),
+        },
+    }
+
+
+def _side_files(folder: Path) -> dict[str, str]:
+    """Digests of what a record rests on and does not hold itself."""
+    names = ("config.yaml", METRICS_FILE, "probes.csv", TRAINING_FILE, EVALUATION_FILE, SUMMARY_FILE)
+    paths = [folder / name for name in names] + sorted((folder / "samples").glob("*"))
+    return {path.relative_to(folder).as_posix(): file_digest(path) for path in paths if path.is_file()}
+
+
+def read_curves(path: Path) -> dict[str, Curve]:
+    """The curves that the figures draw, thinned, from a run's `metrics.csv`."""
+    with path.open(encoding="utf-8", newline="") as handle:
+        rows = list(csv.DictReader(handle))
+    curves = {name: _curve(rows, column) for name, column in CURVE_COLUMNS.items()}
+    return {name: curve for name, curve in curves.items() if curve.steps}
+
+
+def _curve(rows: list[dict[str, str]], column: str) -> Curve:
+    points = [(int(row["step"]), float(row[column])) for row in rows if row.get(column)]
+    return thin_curve([step for step, _ in points], [value for _, value in points])

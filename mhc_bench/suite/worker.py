@@ -1,0 +1,82 @@
+"""One run from wherever it stands to its record: `python -m mhc_bench.suite.worker RUN_DIR`."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+import traceback
+from collections.abc import Iterator
+from pathlib import Path
+
+from filelock import FileLock
+
+from mhc_bench.config import RunConfig, load_run_config
+from mhc_bench.errors import MhcBenchError
+from mhc_bench.files import write_text
+from mhc_bench.suite.record import record_run
+from mhc_bench.suite.state import EVALUATION_FILE, FAILURE_FILE, TRAINING_FILE, read_json, read_state
+
+LOCK_FILE = ".lock"
+
+
+def complete_run(run: RunConfig, folder: Path) -> None:
+    """Train, evaluate and record what of this is missing. Safe to repeat; one process at a time."""
+    with _locked(folder):
+        if read_state(folder).finished:
+            return
+        train_run(run, folder)
+        if is_first_rank():
+            evaluate_run(run, folder)
+            record_run(run, folder)
+
+
+def train_run(run: RunConfig, folder: Path) -> None:
+    """Train to the end unless that is done."""
+    if not (folder / TRAINING_FILE).exists():
+        from mhc_bench.training import fit
+
+        fit(run, folder)
+
+
+def evaluate_run(run: RunConfig, folder: Path) -> None:
+    """Evaluate a trained run on its suite's tasks, where it has any; a diverged run has nothing to evaluate."""
+    trained = read_json(folder / TRAINING_FILE) or {}
+    wanted = run.evaluation.tasks and trained.get("status") == "complete"
+    if wanted and not (folder / EVALUATION_FILE).exists():
+        from mhc_bench.evaluation import evaluate
+
+        evaluate(run, folder)
+
+
+def is_first_rank() -> bool:
+    """Whether this process speaks for its run: the launcher starts the others with a rank above 0."""
+    return os.environ.get("RANK", os.environ.get("LOCAL_RANK", "0")) == "0"
+
+
+@contextlib.contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """Two processes never write one run: the second waits, then finds the work done."""
+    if not is_first_rank():
+        yield
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    with FileLock(folder / LOCK_FILE):
+        yield
+
+
+def main() -> int:
+    """Complete the run whose folder is the only argument; leave the reason behind if that fails."""
+    folder = Path(sys.argv[1])
+    try:
+        complete_run(load_run_config(folder), folder)
+    except Exception as error:
+        traceback.print_exc()
+        name = "" if isinstance(error, MhcBenchError) else f"{type(error).__name__}: "
+        write_text(folder / FAILURE_FILE, f"{name}{' '.join(str(error).split())[:500]}\n")
+        return error.exit_code if isinstance(error, MhcBenchError) else 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
