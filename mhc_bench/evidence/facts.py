@@ -1,0 +1,90 @@
+"""What all runs of a table share, in sentences: protocol, model, tokens, learning rate, data, provenance."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from pydantic import JsonValue
+
+from mhc_bench.evidence.collate import Arm
+from mhc_bench.evidence.record import Record
+from mhc_bench.evidence.text import listed
+
+
+def facts(arm: Arm) -> list[tuple[str, str]]:
+    """Pairs of a heading and what it says, in the order of the page."""
+    first = arm.records[0]
+    said = [
+        ("Protocol id", arm.protocol_id),
+        ("Cost id", listed(arm.cost_ids)),
+        ("Seeds", listed(arm.seeds)),
+        ("Variants", "; ".join(_variant(row.runs) for row in arm.rows)),
+        ("Model", _model(first)),
+        ("Training", _training(first)),
+        ("Learning rate", _learning_rate(arm)),
+        ("Data", _common(arm, lambda run: listed(f"{k} {v}" for k, v in sorted(run.data.items())))),
+        ("Source", _common(arm, _source)),
+        ("Machine", _common(arm, _machine)),
+        ("Packages", _common(arm, _packages)),
+    ]
+    return [(heading, text) for heading, text in said if text]
+
+
+def _section(record: Record, *names: str) -> Mapping[str, JsonValue]:
+    found: JsonValue = record.configuration
+    for name in names:
+        found = found.get(name) if isinstance(found, dict) else None
+    return found if isinstance(found, dict) else {}
+
+
+def _variant(runs: Mapping[int, Record]) -> str:
+    identity = next(iter(runs.values())).identity
+    options = listed(f"{key} {value}" for key, value in sorted(identity.options.items()))
+    return f"{identity.variant} = {identity.connection}{f' ({options})' if options else ''}"
+
+
+def _model(record: Record) -> str:
+    fields = listed(f"{key} {value}" for key, value in sorted(_section(record, "model", "backbone").items()))
+    family = _section(record, "model").get("family", "unknown")
+    return f"{family}{f': {fields}' if fields else ''}"
+
+
+def _training(record: Record) -> str:
+    training = _section(record, "training")
+    steps, batch = training.get("steps"), training.get("batch_tokens")
+    if not isinstance(steps, int) or not isinstance(batch, int):
+        return ""
+    length, precision = training.get("sequence_length"), training.get("precision", "fp32")
+    return f"{steps * batch:,} tokens in {steps} steps of {batch}, sequences of {length}, {precision}"
+
+
+def _learning_rate(arm: Arm) -> str:
+    optimizer = _section(arm.records[0], "optimizer")
+    schedule = _section(arm.records[0], "optimizer", "schedule")
+    clip = optimizer.get("clip")
+    clipping = "no clipping" if clip is None else f"gradients clipped at {clip}"
+    note = _common(arm, lambda run: run.note)
+    rate = f"{optimizer.get('learning_rate')}, {schedule.get('shape')} schedule, {clipping}; the same for all"
+    return f"{rate}. {note}" if note else rate
+
+
+def _source(record: Record) -> str:
+    origin = record.provenance
+    state = {True: ", with uncommitted changes", False: "", None: ""}[origin.dirty]
+    return f"mhc-bench {origin.version}, commit {(origin.commit or 'unknown')[:12]}{state}"
+
+
+def _machine(record: Record) -> str:
+    hardware = record.provenance.hardware
+    where = listed(hardware.gpus) if hardware.gpus else hardware.cpu
+    return f"{where}, {hardware.processes} x {hardware.threads} threads, {record.provenance.platform}"
+
+
+def _packages(record: Record) -> str:
+    packages = {**record.provenance.packages, "python": record.provenance.python}
+    return listed(f"{name} {version}" for name, version in sorted(packages.items()))
+
+
+def _common(arm: Arm, text: Callable[[Record], str]) -> str:
+    """What the runs say, each distinct text once, in the order of the runs."""
+    return "; ".join(dict.fromkeys(said for record in arm.records if (said := text(record))))

@@ -1,0 +1,212 @@
+"""The figures: loss, composite gain and gradient norm over training. Equal records give equal bytes."""
+
+from __future__ import annotations
+
+import io
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from mhc_bench.evidence.collate import Arm, Board, Row
+from mhc_bench.evidence.record import GAIN_BACKWARD, GAIN_FORWARD, GRADIENT_NORM, LOSS, Curve
+from mhc_bench.files import atomic_path
+
+OWN_STYLE = {"baseline": ("#222222", "-"), "hc": ("#D55E00", "--"), "mhc": ("#0072B2", "-.")}
+"""Colours that colour-blind readers can tell apart (Okabe and Ito), and a dash pattern as a second sign."""
+OTHER_COLOURS = ("#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#8C6D1F")
+OTHER_DASHES: tuple[tuple[int, tuple[int, ...]], ...] = ((0, (5, 1)), (0, (3, 1, 1, 1)), (0, (1, 1)))
+SETTINGS = {
+    "svg.hashsalt": "mhc-bench",
+    "svg.fonttype": "none",
+    "font.family": "DejaVu Sans",
+    "font.size": 9,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "grid.color": "#E4E4E4",
+    "grid.linewidth": 0.6,
+    "figure.dpi": 100,
+    "savefig.dpi": 160,
+}
+
+Style = tuple[str, str | tuple[int, tuple[int, ...]]]
+
+
+@dataclass(frozen=True)
+class Panel:
+    """One row of panels: a curve of the records, over training."""
+
+    curve: str
+    label: str
+    log: bool
+
+
+@dataclass(frozen=True)
+class FigurePlan:
+    """A figure: its file name, what it shows in words, and its rows of panels."""
+
+    name: str
+    alt: str
+    panels: tuple[Panel, ...]
+
+
+PLANS = (
+    FigurePlan(
+        "loss",
+        "Training loss over steps: mean over seeds, band from the lowest to the highest seed",
+        (Panel(LOSS, "Training loss (nats/token)", False),),
+    ),
+    FigurePlan(
+        "gain",
+        "Composite gain of the residual maps over steps, forward and backward, logarithmic: geometric mean "
+        "over seeds, band from the lowest to the highest seed",
+        (
+            Panel(GAIN_FORWARD, "Forward composite gain (Amax)", True),
+            Panel(GAIN_BACKWARD, "Backward composite gain (Amax)", True),
+        ),
+    ),
+    FigurePlan(
+        "gradient_norm",
+        "Gradient norm before clipping over steps, logarithmic: geometric mean over seeds, band from the "
+        "lowest to the highest seed",
+        (Panel(GRADIENT_NORM, "Gradient norm before clipping", True),),
+    ),
+)
+
+
+def planned(board: Board) -> list[FigurePlan]:
+    """The figures for which the records hold at least one curve."""
+    records = [record for arm in board.arms for record in arm.records]
+    return [
+        plan
+        for plan in PLANS
+        if any(record.curve(panel.curve) for panel in plan.panels for record in records)
+    ]
+
+
+def styles(variants: tuple[str, ...]) -> dict[str, Style]:
+    """A colour and a dash pattern for each variant; those of baseline, hc and mhc never change."""
+    others = [name for name in variants if name not in OWN_STYLE]
+    chosen: dict[str, Style] = dict(OWN_STYLE)
+    for index, name in enumerate(others):
+        dashes = OTHER_DASHES[index // len(OTHER_COLOURS) % len(OTHER_DASHES)]
+        chosen[name] = (OTHER_COLOURS[index % len(OTHER_COLOURS)], dashes)
+    return chosen
+
+
+def write_figures(board: Board, out: Path) -> list[Path]:
+    """Draw all planned figures as PNG and SVG into `out`.
+
+    Returns:
+        The files written.
+    """
+    written = []
+    with matplotlib.rc_context(SETTINGS):
+        for plan in planned(board):
+            figure = draw(board, plan)
+            for suffix in ("png", "svg"):
+                path = out / f"{plan.name}.{suffix}"
+                with atomic_path(path) as temporary:
+                    temporary.write_bytes(_bytes(figure, suffix))
+                written.append(path)
+    return written
+
+
+def _bytes(figure: Figure, suffix: str) -> bytes:
+    # No date and no program version in the file: the same records must give the same bytes.
+    metadata: dict[str, str | None] = {"Date": None} if suffix == "svg" else {"Software": None}
+    content = io.BytesIO()
+    figure.savefig(content, format=suffix, metadata=metadata)
+    return content.getvalue()
+
+
+def draw(board: Board, plan: FigurePlan) -> Figure:
+    """A figure: one column per arm, one row per panel of the plan."""
+    columns, rows = len(board.arms), len(plan.panels)
+    width = 6.4 if columns == 1 else 3.4 * columns + 0.4
+    figure = Figure(figsize=(width, 2.9 * rows + 0.5), layout="constrained")
+    FigureCanvasAgg(figure)
+    grid = figure.subplots(rows, columns, squeeze=False, sharey="row", sharex="col")
+    look = styles(board.variants)
+    for (row, column), axes in np.ndenumerate(grid):
+        _panel(axes, board.arms[column], plan.panels[row], look)
+        if column == 0:
+            axes.set_ylabel(plan.panels[row].label)
+        if row == rows - 1:
+            axes.set_xlabel("Step")
+        if row == 0:
+            axes.set_title(_title(board, board.arms[column]), fontsize=9)
+    handles, labels = grid[0, 0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside upper center", ncols=len(labels), frameon=False)
+    return figure
+
+
+def _title(board: Board, arm: Arm) -> str:
+    seeds = len(arm.seeds)
+    return f"{arm.name or board.suite} ({seeds} seed{'s' if seeds > 1 else ''})"
+
+
+def _panel(axes: Axes, arm: Arm, panel: Panel, look: Mapping[str, Style]) -> None:
+    if panel.log:
+        axes.set_yscale("log")
+    for row in arm.rows:
+        _draw_row(axes, row, panel, look[row.variant])
+
+
+def _draw_row(axes: Axes, row: Row, panel: Panel, style: Style) -> None:
+    colour, dashes = style
+    curves = [curve for run in row.runs.values() if (curve := run.curve(panel.curve))]
+    steps, values = _aligned(curves, positive=panel.log)
+    if not len(steps):
+        return
+    middle, low, high = _band(values, geometric=panel.log)
+    axes.fill_between(steps, low, high, color=colour, alpha=0.16, linewidth=0)
+    axes.plot(steps, middle, color=colour, linestyle=dashes, linewidth=1.7, label=row.variant)
+    for ended in _ends(row, panel):
+        axes.plot(*ended, marker="x", color=colour, markersize=7, markeredgewidth=1.8, clip_on=False)
+
+
+def _aligned(
+    curves: list[Curve], *, positive: bool
+) -> tuple[np.ndarray[tuple[int], np.dtype[np.int64]], np.ndarray[tuple[int, int], np.dtype[np.float64]]]:
+    """All steps of any curve [S], and values [curves, S] with NaN where a curve has none that can be drawn."""
+    steps = np.array(sorted({step for curve in curves for step in curve.steps}), dtype=np.int64)
+    values = np.full((len(curves), len(steps)), np.nan)
+    for index, curve in enumerate(curves):
+        places = np.searchsorted(steps, curve.steps)
+        values[index, places] = [math.nan if value is None else value for value in curve.values]
+    if positive:
+        values[~(values > 0)] = np.nan
+    return steps, values
+
+
+def _band(
+    values: np.ndarray[tuple[int, int], np.dtype[np.float64]], *, geometric: bool
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Mean over all seeds (NaN where a seed has no value: a mean of survivors misleads), lowest, highest."""
+    known = np.isfinite(values)
+    low = np.where(known, values, np.inf).min(axis=0)
+    high = np.where(known, values, -np.inf).max(axis=0)
+    middle = np.exp(np.log(values).mean(axis=0)) if geometric else values.mean(axis=0)
+    none = ~known.any(axis=0)
+    return middle, np.where(none, np.nan, low), np.where(none, np.nan, high)
+
+
+def _ends(row: Row, panel: Panel) -> list[tuple[int, float]]:
+    """Where the curves of diverged runs end."""
+    ends = []
+    for seed in row.diverged:
+        curve = row.runs[seed].curve(panel.curve)
+        drawn = list(zip(curve.steps, curve.values, strict=True)) if curve else []
+        finite = [
+            (step, value) for step, value in drawn if value is not None and (value > 0 or not panel.log)
+        ]
+        ends.extend(finite[-1:])
+    return ends

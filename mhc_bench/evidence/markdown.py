@@ -1,0 +1,47 @@
+"""Tables and pages as GitHub Markdown. All text is escaped: names and notes come from other people's records."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jinja2
+
+from mhc_bench.evidence.tables import Table
+
+SPECIAL = re.compile(r"([\\`*\[\]|~#])")
+ENTITIES = {"&": "&amp;", "<": "&lt;", ">": "&gt;"}
+
+
+def escape(text: str) -> str:
+    """`text` on one line, with nothing in it that Markdown or HTML would read as markup."""
+    flat = " ".join(text.split())
+    for sign, entity in ENTITIES.items():
+        flat = flat.replace(sign, entity)
+    # A word joiner would be invisible; an entity keeps addresses from becoming links.
+    return SPECIAL.sub(r"\\\1", flat).replace("://", ":&#47;&#47;")
+
+
+def markdown_table(table: Table) -> str:
+    """The table, a row per line: names to the left, numbers to the right."""
+    marks = [":---" if index < table.names else "---:" for index in range(len(table.columns))]
+    return "\n".join([_line(table.columns), f"| {' | '.join(marks)} |", *map(_line, table.rows)])
+
+
+def _line(cells: Sequence[str]) -> str:
+    return f"| {' | '.join(map(escape, cells))} |"
+
+
+def render(template: str, content: Mapping[str, Any]) -> str:
+    """A template of this package, as Markdown, ending in one newline."""
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("mhc_bench.evidence"),
+        autoescape=jinja2.select_autoescape(["html", "html.j2"]),
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters.update(md=escape, table=markdown_table)
+    text = environment.get_template(template).render(**content)
+    return re.sub(r"\n{3,}", "\n\n", text).strip() + "\n"

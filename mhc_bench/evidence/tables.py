@@ -1,0 +1,261 @@
+"""The tables of a leaderboard, as text cells; how a format draws them is its own matter."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+from mhc_bench.evidence import quantities as q
+from mhc_bench.evidence.collate import Arm, Board, Cell, Row
+from mhc_bench.evidence.quantities import Quantity
+from mhc_bench.evidence.text import (
+    NO_VALUE,
+    difference_text,
+    interval,
+    listed,
+    mean_and_sd,
+    shown,
+    signed,
+    value_range,
+    with_unit,
+)
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table of text. The first `names` columns hold names; the others are aligned as numbers."""
+
+    title: str
+    columns: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    caption: str = ""
+    names: int = 1
+
+
+def headline_quantities(arm: Arm) -> list[Quantity]:
+    """Validation loss, bits per byte where recorded, and the gold answers' log-likelihood."""
+    gold = tuple(name for name in arm.tasks if _anyone_has(arm, q.task_gold_quantity(name)))
+    found = [q.VALIDATION_LOSS, q.BITS_PER_BYTE, *([q.gold_quantity(gold)] if gold else [])]
+    return [quantity for quantity in found if quantity is q.VALIDATION_LOSS or _anyone_has(arm, quantity)]
+
+
+def _anyone_has(arm: Arm, quantity: Quantity) -> bool:
+    return any(quantity.of(record) is not None for record in arm.records)
+
+
+def score_quantities(arm: Arm) -> list[Quantity]:
+    """Each task's score, then the mean over those whose scores are fractions."""
+    each = [q.task_quantity(name, task) for name, task in arm.tasks.items()]
+    fractions = tuple(name for name, task in arm.tasks.items() if q.is_fraction(task))
+    return [*each, *([q.score_quantity(fractions)] if len(fractions) > 1 else [])]
+
+
+def comparison(title: str, arm: Arm, chosen: list[Quantity], caption: str = "") -> Table:
+    """Each variant's mean and its paired difference to the baseline, one row per quantity and variant."""
+    columns = ("Measure", "Variant", "Mean ± sd", "n", "Difference", "95 % interval", "Pairs", "Verdict")
+    rows = [
+        (with_unit(quantity), *_comparison_cells(arm.cell(row, quantity), quantity))
+        for quantity in chosen
+        for row in arm.rows
+    ]
+    return Table(title, columns, tuple(rows), caption, names=2)
+
+
+def _comparison_cells(cell: Cell, quantity: Quantity) -> tuple[str, ...]:
+    start = (cell.variant, mean_and_sd(cell.spread, quantity), str(cell.spread.n))
+    found = cell.difference
+    if found is None:
+        return (*start, NO_VALUE, NO_VALUE, NO_VALUE, NO_VALUE)
+    mean = NO_VALUE if found.mean is None else signed(found.mean, quantity)
+    return (*start, mean, interval(found, quantity), str(found.n), cell.verdict)
+
+
+def scores(arm: Arm) -> Table:
+    """All tasks at a glance: one row per variant, chance and prior above."""
+    chosen = score_quantities(arm)
+    tasks = list(arm.tasks.values())
+    pad = ("",) * (len(chosen) - len(tasks))
+
+    def given(label: str, values: list[float | None]) -> tuple[str, ...]:
+        cells = [
+            NO_VALUE if value is None else shown(value, quantity)
+            for value, quantity in zip(values, chosen, strict=False)
+        ]
+        return (label, *cells, *pad)
+
+    rows = [
+        given("chance", [task.chance for task in tasks]),
+        given("prior", [task.prior for task in tasks]),
+        *(
+            (row.variant, *(mean_and_sd(arm.cell(row, one).spread, one) for one in chosen))
+            for row in arm.rows
+        ),
+    ]
+    caption = "Scores in per cent, ± standard deviation over seeds. Prior: the best constant answer."
+    return Table("Downstream scores", ("Variant", *(one.title for one in chosen)), tuple(rows), caption)
+
+
+def task_properties(arm: Arm) -> Table:
+    """What each task is, and how far its items alone leave its score uncertain."""
+    columns = ("Task", "Metric", "Shots", "Items", "Version", "Chance", "Prior", "Item error")
+    rows = [
+        (
+            name,
+            task.metric,
+            str(task.shots),
+            str(task.n),
+            task.version,
+            *(
+                NO_VALUE if value is None else shown(value, q.task_quantity(name, task))
+                for value in (task.chance, task.prior, _item_error(arm, name))
+            ),
+        )
+        for name, task in arm.tasks.items()
+    ]
+    caption = (
+        "Item error: standard error over the items of one run, mean over runs. All seeds answer the same "
+        "items, so averaging over seeds does not reduce it; it is apart from the spread over seeds."
+    )
+    return Table("Tasks", columns, tuple(rows), caption, names=2)
+
+
+def _item_error(arm: Arm, name: str) -> float | None:
+    errors = [error for run in arm.records if (error := q.task_stderr(run, name)) is not None]
+    return sum(errors) / len(errors) if errors else None
+
+
+def task_comparison(arm: Arm) -> Table:
+    """Every task's score against the baseline, and the gold answers' log-likelihood likewise."""
+    gold = [one for name in arm.tasks if _anyone_has(arm, one := q.task_gold_quantity(name))]
+    caption = (
+        "Intervals are for one task each and are not corrected for looking at several: of twenty, one is "
+        "expected to exclude 0 by chance. Families are learned in jumps, so a few seeds separate little."
+    )
+    return comparison("Task by task", arm, [*score_quantities(arm), *map(_named_gold, gold)], caption)
+
+
+def _named_gold(quantity: Quantity) -> Quantity:
+    return replace(quantity, title=f"{quantity.title}: gold log-likelihood")
+
+
+def stability(arm: Arm) -> Table:
+    """How the mechanism and the optimisation behaved: ranges over seeds, every run counted."""
+    columns = ("Variant", "Runs", "Diverged", *(one.title for one in q.STABILITY))
+    rows = [
+        (
+            row.variant,
+            str(len(row.runs)),
+            str(len(row.diverged)),
+            *(value_range(arm.cell(row, one).values.values(), len(row.runs)) for one in q.STABILITY),
+        )
+        for row in arm.rows
+    ]
+    caption = (
+        "Smallest to largest over seeds. Composite gain: of the product of all residual maps, Amax, mean "
+        "over tokens; 1 is an ordinary residual connection. Gradient norm: before clipping. A value that "
+        "was not finite is left out of its range, which then says over how many runs it is."
+    )
+    return Table("Stability", columns, tuple(rows), caption)
+
+
+def cost(arm: Arm) -> Table:
+    """What each variant costs."""
+    columns = ("Variant", *(with_unit(one) for one in q.COST))
+    rows = [(row.variant, *(_cost_text(arm, row, one) for one in q.COST)) for row in arm.rows]
+    caption = (
+        "Step time and tokens/s: training steps of the variant and of the baseline taken in turn in one "
+        "process. Training and evaluation time: as the runs went, beside whatever else ran. Means over seeds."
+    )
+    return Table("Cost", columns, tuple(rows), caption)
+
+
+def _cost_text(arm: Arm, row: Row, quantity: Quantity) -> str:
+    if len(arm.cost_ids) > 1 and quantity not in (q.PARAMETERS, q.ADDED_PARAMETERS):
+        return f"not comparable: {len(arm.cost_ids)} cost ids"
+    mean = arm.cell(row, quantity).spread.mean
+    return shown(mean, quantity)
+
+
+def runs(arm: Arm) -> Table:
+    """Every run that was started, with the digest of its record."""
+    columns = ("Variant", "Seed", "Status", "Validation loss", "Final training loss", "Record SHA-256")
+    rows = [
+        (
+            record.identity.variant,
+            str(record.identity.seed),
+            _status_text(record.status, record.training.diverged_step if record.training else None),
+            _loss(record.validation_loss),
+            _loss(record.training.final_loss if record.training else None),
+            record.digest[:16],
+        )
+        for record in arm.records
+    ]
+    return Table("Runs", columns, tuple(rows), "Every run of this table, one record each.")
+
+
+def _status_text(status: str, diverged_step: int | None) -> str:
+    return status if diverged_step is None else f"{status} at step {diverged_step}"
+
+
+def _loss(value: float | None) -> str:
+    return NO_VALUE if value is None else f"{value:.4f}"
+
+
+def study(board: Board) -> list[Table]:
+    """The arms of a study side by side. Differences are within each protocol; levels are not compared."""
+    losses = _side_by_side(
+        board,
+        "Validation loss by arm",
+        _loss_text,
+        "Baseline: mean ± sd over seeds, nats/token. Others: difference to the same arm's baseline, paired "
+        "by seed, with its 95 % t interval. Arms are different protocols: compare within a column only.",
+    )
+    gains = _side_by_side(
+        board,
+        "Peak composite gain by arm",
+        _gain_text,
+        "The larger of forward and backward, its peak over training, smallest to largest over seeds.",
+    )
+    diverged = _side_by_side(
+        board, "Diverged runs by arm", _diverged_text, "Runs that ended early, of those started."
+    )
+    return [losses, gains, diverged]
+
+
+def _side_by_side(board: Board, title: str, text: Callable[[Arm, Row], str], caption: str) -> Table:
+    def cell(variant: str, arm: Arm) -> str:
+        row = next((row for row in arm.rows if row.variant == variant), None)
+        return text(arm, row) if row else NO_VALUE
+
+    rows = [(variant, *(cell(variant, arm) for arm in board.arms)) for variant in board.variants]
+    return Table(title, ("Variant", *(arm.name for arm in board.arms)), tuple(rows), caption)
+
+
+def _loss_text(arm: Arm, row: Row) -> str:
+    cell = arm.cell(row, q.VALIDATION_LOSS)
+    if cell.difference is None:
+        return mean_and_sd(cell.spread, q.VALIDATION_LOSS)
+    return f"{difference_text(cell, q.VALIDATION_LOSS)}, {cell.verdict}"
+
+
+def _gain_text(arm: Arm, row: Row) -> str:
+    peaks = [peak for record in row.runs.values() if (peak := q.GAIN_PEAK.of(record)) is not None]
+    return value_range(peaks, len(row.runs))
+
+
+def _diverged_text(arm: Arm, row: Row) -> str:
+    return f"{len(row.diverged)} of {len(row.runs)}"
+
+
+def unpaired_notes(arm: Arm) -> list[str]:
+    """Seeds that one variant has and another has not, and runs without a result."""
+    notes = [
+        f"{row.variant} has no run for seed {listed(missing)}"
+        for row in arm.rows
+        if (missing := sorted(set(arm.seeds) - set(row.runs)))
+    ]
+    for record in arm.records:
+        if record.status not in ("complete", "diverged"):
+            reason = f": {record.failure}" if record.failure else ""
+            notes.append(f"{record.identity.variant} seed {record.identity.seed} is {record.status}{reason}")
+    return notes
