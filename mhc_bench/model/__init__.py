@@ -1,0 +1,30 @@
+"""Models: a stock decoder of transformers, grafted with a residual connection, filled, counted and saved."""
+
+from __future__ import annotations
+
+from mhc_bench.model.backbone import build_backbone
+from mhc_bench.model.counting import count_parameters, flops_per_token
+from mhc_bench.model.digests import shared_weight_digest, weight_digest
+from mhc_bench.model.families import decoder_layers, supported_families
+from mhc_bench.model.graft import graft
+from mhc_bench.model.grouping import parameter_groups
+from mhc_bench.model.initialisation import materialise
+from mhc_bench.model.layers import residual_connections
+from mhc_bench.model.saving import load_model, load_run, save_model
+
+__all__ = [
+    "build_backbone",
+    "count_parameters",
+    "decoder_layers",
+    "flops_per_token",
+    "graft",
+    "load_model",
+    "load_run",
+    "materialise",
+    "parameter_groups",
+    "residual_connections",
+    "save_model",
+    "shared_weight_digest",
+    "supported_families",
+    "weight_digest",
+]

@@ -1,0 +1,82 @@
+"""Parameters and floating-point operations of a model; works on the meta device."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from torch import nn
+from transformers import PreTrainedModel
+
+from mhc_bench.model.families import decoder_layers
+from mhc_bench.model.layers import parameter_owners
+
+
+def count_parameters(model: PreTrainedModel) -> dict[str, int]:
+    """Counts as the mHC paper makes them (arXiv 2512.24880, table 5); tied matrices count once.
+
+    Returns:
+        total: all parameters. active: those that one token meets: routed experts by the share that is chosen,
+        and without the input embedding, which is looked up, unless it is also the output head. vocabulary:
+        input embedding and output head. residual: of the residual connections, also part of the other two.
+    """
+    sizes = {name: parameter.numel() for name, parameter in model.named_parameters()}
+    owners = parameter_owners(model)
+    total = sum(sizes.values())
+    looked_up = 0 if is_tied(model) else model.get_input_embeddings().weight.numel()
+    head = model.get_output_embeddings().weight.numel()
+    return {
+        "total": total,
+        "active": total - looked_up - sum(idle for _, idle in idle_expert_parameters(model)),
+        "vocabulary": looked_up + head,
+        "residual": sum(sizes[name] for name in owners),
+    }
+
+
+def flops_per_token(model: PreTrainedModel, sequence_length: int) -> int:
+    """Floating-point operations per token of one training step, in matrix products forward and backward.
+
+    6 x active matrix parameters (output head, chosen experts and the matrices of residual connections
+    included), and for each layer 6 x heads x (key + value head size) x the mean number of positions that a
+    token attends to: (T + 1) / 2 under a causal mask of T, less in a sliding window. Norms, softmax and the
+    mixing of streams, which no parameter counts, are left out.
+    """
+    idle = dict(idle_expert_parameters(model))
+    embedding = None if is_tied(model) else model.get_input_embeddings().weight
+    active = sum(
+        parameter.numel() - idle.get(name, 0)
+        for name, parameter in model.named_parameters()
+        if parameter.ndim >= 2 and parameter is not embedding
+    )
+    return 6 * active + round(sum(attention_flops(model, sequence_length)))
+
+
+def attention_flops(model: PreTrainedModel, sequence_length: int) -> Iterator[float]:
+    """Per layer, the operations of scores and weighted values per token, forward and backward."""
+    config = model.config
+    for _, layer in decoder_layers(model):
+        attention = layer.self_attn
+        key_size = getattr(attention, "qk_head_dim", None) or attention.head_dim
+        value_size = getattr(attention, "v_head_dim", None) or attention.head_dim
+        window = getattr(attention, "sliding_window", None)
+        yield 6 * config.num_attention_heads * (key_size + value_size) * mean_context(sequence_length, window)
+
+
+def mean_context(length: int, window: int | None) -> float:
+    """Mean over positions 1..length of the number of positions that a causal token sees, itself included."""
+    reach = min(length, window or length)
+    return (reach * (reach + 1) / 2 + (length - reach) * reach) / length
+
+
+def idle_expert_parameters(model: PreTrainedModel) -> Iterator[tuple[str, int]]:
+    """Qualified name -> parameters of routed experts that one token does not meet."""
+    for prefix, module in model.named_modules():
+        experts = getattr(module, "num_experts", 0)
+        for name, parameter in module.named_parameters(prefix, recurse=False):
+            if parameter.ndim == 3 and parameter.shape[0] == experts:
+                yield name, parameter.numel() // experts * (experts - model.config.num_experts_per_tok)
+
+
+def is_tied(model: nn.Module) -> bool:
+    """Whether the output head is the input embedding."""
+    tied: bool = model.get_output_embeddings().weight is model.get_input_embeddings().weight
+    return tied

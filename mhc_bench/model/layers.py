@@ -1,0 +1,132 @@
+"""Decoder layers whose two additions are a residual connection's `read` and `write`. Shapes: `B T n C`."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping
+from typing import Any
+
+from torch import Tensor, nn
+from torch.distributed.fsdp import FSDPModule
+
+from mhc_bench.errors import UsageError
+from mhc_bench.model.families import Family, Sublayer, decoder_layers, family_of_layer
+from mhc_bench.residual import ResidualConnection
+
+RESIDUAL_NAMES = ("attention_residual", "mlp_residual")
+"""The submodules of a grafted layer; no parameter of a stock model has one of these names in it."""
+
+
+class GraftedLayer(nn.Module):
+    """What a grafted decoder layer has beyond its stock class.
+
+    Between layers flows the variant's stream; the first layer expands it from [B, T, C] and the last one
+    collapses it, so the model around the layers is untouched.
+    """
+
+    stock_class: type[nn.Module]
+    family: Family
+    attention_residual: ResidualConnection
+    mlp_residual: ResidualConnection
+    is_first: bool
+    is_last: bool
+
+    def forward(self, hidden_states: Any, **context: Any) -> Any:
+        """One decoder layer. `context` is what the stock model hands to attention (mask, positions, cache).
+
+        `hidden_states` and the result are the stream, except [B, T, C] into the first and out of the last
+        layer.
+        """
+        attention, mlp = self.attention_residual, self.mlp_residual
+        stream = attention.expand(hidden_states) if self.is_first else hidden_states
+        hidden, carry = attention.read(stream)
+        update = apply_sublayer(self, self.family.attention, hidden, context)
+        stream, hidden, carry = attention.write_read(stream, update, carry, mlp)
+        update = apply_sublayer(self, self.family.mlp, hidden, {})
+        stream = mlp.write(stream, update, carry)
+        return mlp.collapse(stream) if self.is_last else stream
+
+
+def apply_sublayer(
+    layer: nn.Module, sublayer: Sublayer, hidden: Tensor, context: Mapping[str, Any]
+) -> Tensor:
+    """F(hidden [B, T, C]) -> update [B, T, C]: a sublayer's module with its family's norms around it."""
+    if sublayer.before is not None:
+        hidden = getattr(layer, sublayer.before)(hidden)
+    output = getattr(layer, sublayer.module)(hidden, **context)
+    # attention returns its weights beside the output, some experts their router's scores
+    update: Tensor = output[0] if isinstance(output, tuple) else output
+    return getattr(layer, sublayer.after)(update) if sublayer.after is not None else update
+
+
+@functools.cache
+def grafted_layer_class(stock: type[nn.Module], family: Family) -> type[nn.Module]:
+    """The grafted subclass of a stock decoder layer.
+
+    A subclass (and not a wrapper) keeps parameter names and what transformers finds by class: output
+    recording, gradient checkpointing, the list of modules not to split. The last goes by class name, hence
+    the stock's name.
+    """
+    body = {
+        "__module__": __name__,
+        "__qualname__": f"Grafted{stock.__name__}",
+        "__doc__": f"{stock.__name__} with a residual connection around each sublayer.",
+        "forward": GraftedLayer.forward,
+        "stock_class": stock,
+        "family": family,
+    }
+    return type(stock.__name__, (stock,), body)
+
+
+def attach(model: nn.Module, kind: type[ResidualConnection], options: Mapping[str, Any]) -> None:
+    """Turn the stock decoder layers of `model` into grafted ones, in place, or none of them.
+
+    Raises:
+        UsageError: unsupported decoder, one that has been grafted or sharded already, or a bad option.
+    """
+    layers = [layer for _, layer in decoder_layers(model)]
+    if any(is_changed(layer) for layer in layers):
+        raise UsageError(
+            "cannot graft here: the model is grafted or sharded already; start from a stock model"
+        )
+    connections = [
+        connections_of_layer(model, kind, index, len(layers), options) for index in range(len(layers))
+    ]
+    for index, (layer, (attention, mlp)) in enumerate(zip(layers, connections, strict=True)):
+        family = family_of_layer(layer)
+        assert family is not None
+        layer.__class__ = grafted_layer_class(type(layer), family)
+        layer.attention_residual, layer.mlp_residual = attention, mlp
+        layer.is_first, layer.is_last = index == 0, index == len(layers) - 1
+
+
+def connections_of_layer(
+    model: nn.Module, kind: type[ResidualConnection], layer: int, layers: int, options: Mapping[str, Any]
+) -> tuple[ResidualConnection, ResidualConnection]:
+    """New connections of layer number `layer` for attention and MLP, on the model's device."""
+    width = model.config.hidden_size
+    with next(model.parameters()).device:
+        attention, mlp = (
+            kind(width=width, depth=2 * layers, index=2 * layer + half, **options) for half in (0, 1)
+        )
+    return attention, mlp
+
+
+def is_changed(layer: nn.Module) -> bool:
+    """Whether the layer is no longer of its stock class."""
+    return "stock_class" in vars(type(layer)) or FSDPModule in type(layer).__bases__
+
+
+def residual_connections(model: nn.Module) -> dict[str, ResidualConnection]:
+    """Qualified name -> connection, in the order of the sublayers; empty for a stock model."""
+    found = [(name, each) for name, each in model.named_modules() if isinstance(each, ResidualConnection)]
+    return dict(sorted(found, key=lambda pair: pair[1].index))
+
+
+def parameter_owners(model: nn.Module) -> dict[str, tuple[ResidualConnection, str]]:
+    """Qualified parameter name -> (connection, own name) of the residual connections' parameters."""
+    return {
+        f"{prefix}.{name}": (connection, name)
+        for prefix, connection in residual_connections(model).items()
+        for name, _ in connection.named_parameters()
+    }

@@ -1,0 +1,133 @@
+"""Saved models: transformers checkpoints that name their variant, hold safetensors and no model code."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from torch import Tensor
+from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
+from torch.distributed.tensor import DTensor
+from transformers import PreTrainedModel, PreTrainedTokenizerFast
+
+from mhc_bench.errors import MhcBenchError, RunError
+from mhc_bench.model.auto import GraftedModel, grafted_config_class, grafted_model_class
+from mhc_bench.model.checkpoint import read_section
+from mhc_bench.model.families import family_named
+
+FINAL = Path("checkpoints") / "final"
+"""Where a finished run keeps its model, in the run's folder."""
+
+
+def save_model(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, folder: str | os.PathLike[str]
+) -> None:
+    """Save a grafted model with its tokenizer; an earlier `folder` is replaced, and never left half-written.
+
+    The folder also loads by `AutoModelForCausalLM.from_pretrained(folder, trust_remote_code=True)` where this
+    package is installed. Collective when the model is sharded: every rank calls, rank 0 writes.
+
+    Raises:
+        RunError: the model has not been grafted.
+    """
+    if not isinstance(model, GraftedModel):
+        raise RunError(
+            f"cannot save {type(model).__name__}: expected a grafted model (baseline is a variant, too)"
+        )
+    state = full_state(model)
+    if torch.distributed.is_initialized() and torch.distributed.get_rank() != 0:
+        return
+    with replacing(Path(folder)) as fresh:
+        model.save_pretrained(fresh, state_dict=state)
+        tokenizer.save_pretrained(fresh)
+
+
+def full_state(model: PreTrainedModel) -> Mapping[str, Tensor] | None:
+    """The whole weights on the CPU (rank 0) where the model is sharded; None where its own state will do."""
+    if not any(isinstance(parameter, DTensor) for parameter in model.parameters()):
+        return None
+    return get_model_state_dict(model, options=StateDictOptions(full_state_dict=True, cpu_offload=True))
+
+
+@contextmanager
+def replacing(folder: Path) -> Iterator[Path]:
+    """A fresh folder beside `folder` that takes its place when the block ends without an error."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    fresh = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", suffix=".tmp", dir=folder.parent))
+    try:
+        yield fresh
+        fresh.chmod(0o755)
+        if folder.exists():
+            old = fresh.with_suffix(".old")
+            folder.rename(old)
+            fresh.rename(folder)
+            shutil.rmtree(old)
+        else:
+            fresh.rename(folder)
+    finally:
+        shutil.rmtree(fresh, ignore_errors=True)
+
+
+def load_model(folder: str | os.PathLike[str]) -> tuple[PreTrainedModel, PreTrainedTokenizerFast]:
+    """The model (on the CPU, to evaluate) and tokenizer that `save_model` wrote; runs no code of the folder.
+
+    A variant that is no shipped one is imported by the name that the folder gives.
+
+    Raises:
+        RunError: missing, damaged or of another kind.
+    """
+    path = Path(folder)
+    section = read_section(path)
+    try:
+        family = family_named(section["family"])
+        config = grafted_config_class(family).from_pretrained(path, local_files_only=True)
+        config.name_or_path = ""
+        model, report = grafted_model_class(family).from_pretrained(
+            path,
+            config=config,
+            use_safetensors=True,
+            local_files_only=True,
+            output_loading_info=True,
+            attn_implementation=family.attention_kernel,
+            experts_implementation="eager",
+        )
+        tokenizer = PreTrainedTokenizerFast.from_pretrained(path, local_files_only=True)
+    except (
+        OSError,
+        ValueError,
+        TypeError,
+        LookupError,
+        RuntimeError,
+        SafetensorError,
+        MhcBenchError,
+    ) as error:
+        raise RunError(f"{path}: damaged or incompatible model ({' '.join(str(error).split())})") from error
+    check_report(path, report)
+    return model.eval(), tokenizer
+
+
+def check_report(folder: Path, report: Mapping[str, Any]) -> None:
+    """Refuse a model that transformers would fill up with fresh weights and only warn about."""
+    for kind in ("missing_keys", "unexpected_keys", "mismatched_keys"):
+        if found := sorted(str(each) for each in report.get(kind, ())):
+            what = kind.replace("_", " ")
+            raise RunError(f"{folder}: weights do not fit the model: {len(found)} {what}, first {found[0]}")
+
+
+def load_run(run_dir: str | os.PathLike[str]) -> tuple[PreTrainedModel, PreTrainedTokenizerFast]:
+    """The final model and tokenizer of a finished run.
+
+    Raises:
+        RunError: the run has not finished training, or its model is damaged.
+    """
+    folder = Path(run_dir) / FINAL
+    if not folder.is_dir():
+        raise RunError(f"{run_dir}: no finished model ({FINAL} is missing); train the run to its end first")
+    return load_model(folder)
