@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
+import re
 import shlex
 import shutil
 from pathlib import Path
 
 from rich.console import Console
+from rich.table import Table
 
 from mhc_bench.config import (
     RunConfig,
@@ -15,10 +18,16 @@ from mhc_bench.config import (
     check_same_run,
     load_run_config,
     load_suite,
+    plain,
+    protocol_id,
     run_configs,
     run_folder,
     save_run_config,
 )
+from mhc_bench.config.identity import DIGITS
+from mhc_bench.config.load import parse_overrides
+from mhc_bench.config.parts import merge
+from mhc_bench.config.typed import typed
 from mhc_bench.errors import RunError, UsageError
 from mhc_bench.suite import plan as planning
 from mhc_bench.suite.cost import measure_missing_costs
@@ -26,7 +35,7 @@ from mhc_bench.suite.preflight import preflight
 from mhc_bench.suite.record import record_run, write_origin
 from mhc_bench.suite.report import Reporter
 from mhc_bench.suite.runner import missing_runs, run_missing, slots
-from mhc_bench.suite.state import RECORD_FILE, TRAINING_FILE, read_state
+from mhc_bench.suite.state import EVALUATION_FILE, RECORD_FILE, TRAINING_FILE, RunState, read_state
 from mhc_bench.suite.worker import complete_run, evaluate_run, is_first_rank, train_run
 
 
@@ -51,7 +60,7 @@ def run(name: str, overrides: list[str], root: Path, dry_run: bool, records: Pat
 
 def _compute(
     suite: SuiteConfig, missing: list[RunConfig], root: Path, console: Console, command: str, overrides: list[str]
-) -> dict[str, object]:
+) -> dict[str, RunState]:
     if not missing:
         return {}
     measure_missing_costs(run_configs(suite), root, console)
@@ -60,7 +69,7 @@ def _compute(
     done = len(run_configs(suite)) - len(missing)
     with Reporter(console, len(missing) + done, done) as reporter:
         places = slots(suite, device_count(suite))
-        return dict(run_missing(missing, root, places, reporter))
+        return run_missing(missing, root, places, reporter)
 
 
 def device_count(suite: SuiteConfig) -> int:
@@ -74,23 +83,27 @@ def device_count(suite: SuiteConfig) -> int:
 
 def _collate(suite: SuiteConfig, root: Path, records: Path | None, console: Console) -> None:
     """The leaderboard of all finished runs of the suite, and their published copies where asked for."""
-    from mhc_bench.evidence import build_leaderboard, read_record
-
-    finished = {
-        run_folder(root, each): each
-        for each in run_configs(suite)
-        if read_state(run_folder(root, each)).finished
-    }
+    runs = {run_folder(root, each): each for each in run_configs(suite)}
+    finished = [folder for folder in runs if read_state(folder).finished]
     if not finished:
         console.print("No run has finished: there is nothing to rank.")
         return
-    out = leaderboard_folder(root, suite)
-    build_leaderboard([read_record(folder / RECORD_FILE) for folder in finished], out)
-    if records:
-        for folder, each in finished.items():
-            publish(folder, run_folder(records, each).with_suffix(".json"))
-    console.print(f"\n{(out / 'summary.txt').read_text(encoding='utf-8')}", markup=False, highlight=False)
-    console.print(f"Leaderboard: {out / 'leaderboard.md'}", highlight=False)
+    for folder in finished if records else []:
+        publish(folder, run_folder(records, runs[folder]).with_suffix(".json"))
+    show_leaderboard(finished, leaderboard_folder(root, suite), console)
+
+
+def show_leaderboard(folders: list[Path], out: Path, console: Console) -> None:
+    """Write the leaderboard of the records below `folders` to `out`, and print its head."""
+    from mhc_bench.evidence import build_leaderboard, load_board, render_summary
+
+    build_leaderboard(folders, out)
+    headings, *rows = render_summary(load_board(folders))
+    table = Table(*headings, box=None, pad_edge=False)
+    for row in rows:
+        table.add_row(*row)
+    console.print(table)
+    console.print(f"Leaderboard: {out / 'leaderboard.md'}", highlight=False, soft_wrap=True)
 
 
 def leaderboard_folder(root: Path, suite: SuiteConfig) -> Path:
@@ -148,34 +161,63 @@ def train(name: str, overrides: list[str], root: Path) -> int:
 
 
 def evaluate(folder: Path, overrides: list[str]) -> int:
-    """lm-eval on one run. Overridden settings give a report, never a record: they are another protocol."""
+    """lm-eval on one run. Overridden settings are another protocol: they give a report, never a record."""
     each = load_run_config(folder)
     if not (folder / TRAINING_FILE).exists():
         raise UsageError(f"{folder} is not trained yet: mhc-bench train {each.suite} comes first")
-    from mhc_bench.evaluation import evaluate as lm_eval
-    from mhc_bench.suite.overridden import with_evaluation
-
+    place = folder
     if overrides:
-        changed, place = with_evaluation(each, folder, overrides)
-        summary = lm_eval(changed, folder, out=place)
-    else:
-        evaluate_run(each, folder)
+        each = with_overrides(each, overrides)
+        place = folder / "evaluations" / each.protocol_id
+    if not each.evaluation.tasks:
+        raise UsageError(f"suite {each.suite} has no tasks: name some, such as evaluation.tasks=[mhc_world]")
+    evaluate_run(each, folder, place)
+    if not overrides:
         complete_run(each, folder)
-        return 0
-    Console().print(json.dumps(summary.to_json(), indent=1), highlight=False)
+    _print_scores(place)
     return 0
+
+
+def with_overrides(run: RunConfig, overrides: list[str]) -> RunConfig:
+    """A run with other evaluation settings, and so another protocol id.
+
+    Raises:
+        UsageError: an override of anything but the evaluation.
+    """
+    over = parse_overrides(overrides)
+    other = sorted(set(over) - {"evaluation"})
+    if other:
+        raise UsageError(f"eval can change evaluation.* only, not {', '.join(other)}: train another run for that")
+    changed = typed(RunConfig, merge(plain(run), over), "eval")
+    return dataclasses.replace(changed, protocol_id=protocol_id(changed))
+
+
+def _print_scores(folder: Path) -> None:
+    from mhc_bench.evaluation import read_summary
+
+    summary = read_summary(folder)
+    assert summary is not None
+    table = Table("task", "metric", "score", "± stderr", "n", "shots", "chance", box=None, pad_edge=False)
+    for name, task in summary.tasks.items():
+        numbers = (f"{task.value:.3f}", _optional(task.stderr), str(task.n), str(task.shots), _optional(task.chance))
+        table.add_row(name, task.metric, *numbers)
+    Console().print(table)
+    Console().print(f"{folder / EVALUATION_FILE}", highlight=False, soft_wrap=True)
+
+
+def _optional(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3f}"
 
 
 def leaderboard(records_dir: Path, suite: str | None, out: Path | None) -> int:
     """Records to tables and figures."""
-    from mhc_bench.evidence import build_leaderboard, read_records
-
-    records = [each for each in read_records(records_dir) if suite in (None, each.identity.suite)]
-    if not records:
-        raise UsageError(f"{records_dir} has no record of suite {suite!r}")
-    place = out or records_dir / "leaderboard"
-    build_leaderboard(records, place)
-    Console().print(f"{(place / 'summary.txt').read_text(encoding='utf-8')}\n{place}", highlight=False)
+    folders = [records_dir]
+    if suite is not None:
+        own = re.compile(rf"{re.escape(suite)}-[0-9a-f]{{{DIGITS}}}")
+        folders = sorted(path for path in records_dir.glob("*") if own.fullmatch(path.name))
+        if not folders:
+            raise UsageError(f"{records_dir} has no folder {suite}-<protocol id>")
+    show_leaderboard(folders, out or records_dir / "leaderboard", Console())
     return 0
 
 

@@ -1,19 +1,23 @@
-"""What a variant's training step costs beside the baseline's: measured once per suite, before its runs."""
+"""What a variant's training step costs beside the baseline's: measured alternately, before a suite's runs."""
 
 from __future__ import annotations
 
 import dataclasses
-import subprocess
-import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from rich.console import Console
+
 from mhc_bench.config import RunConfig, run_folder
+from mhc_bench.config.identity import digest
 from mhc_bench.files import write_json
 from mhc_bench.suite.state import read_json
 
-STEPS = 24
-WARMUP = 4
+ROUNDS = 24
+WARMUP = 3
+SECONDS = 25.0
+"""At most about this long for one shape of step."""
 
 
 def cost_file(root: Path, run: RunConfig) -> Path:
@@ -26,3 +30,38 @@ def read_step_time(protocol_folder: Path, run: RunConfig) -> dict[str, Any] | No
     content = read_json(protocol_folder / f"cost-{run.cost_id}.json") or {}
     found = content.get(run.variant_name)
     return found if isinstance(found, dict) else None
+
+
+def measure_missing_costs(runs: list[RunConfig], root: Path, console: Console) -> None:
+    """Measure each shape of step that has no times yet; arms that differ in the optimizer's values share one.
+
+    Runs over several processes are left out: their steps cannot be taken alternately in one.
+    """
+    if any(run.hardware.devices * run.hardware.nodes > 1 for run in runs):
+        return
+    for group in _by_shape(runs).values():
+        files = sorted({cost_file(root, run) for run in group})
+        if all(path.exists() for path in files):
+            continue
+        console.print("Measuring step times, one variant after the other in one process ...")
+        times = _measure(list({run.variant_name: run for run in reversed(group)}.values())[::-1])
+        for path in files:
+            write_json(path, times)
+
+
+def _by_shape(runs: Iterable[RunConfig]) -> dict[str, list[RunConfig]]:
+    groups: dict[str, list[RunConfig]] = {}
+    for run in runs:
+        parts = (run.model, run.training, run.hardware, run.data)
+        groups.setdefault(digest([dataclasses.asdict(part) for part in parts]), []).append(run)
+    return groups
+
+
+def _measure(runs: list[RunConfig]) -> dict[str, Any]:
+    """Variant name -> fields of the record's step time; empty where there is no baseline to compare with."""
+    from mhc_bench.bench import measure_steps
+
+    if not any(run.variant.connection == "baseline" for run in runs):
+        return {}
+    report = measure_steps(runs, ROUNDS, WARMUP, seconds=SECONDS)
+    return report.step_times()

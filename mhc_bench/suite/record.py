@@ -24,7 +24,6 @@ from mhc_bench.suite.cost import read_step_time
 from mhc_bench.suite.state import EVALUATION_FILE, RECORD_FILE, TRAINING_FILE, read_json
 
 ORIGIN_FILE = "origin.json"
-SUMMARY_FILE = "evaluation_summary.json"
 METRICS_FILE = "metrics.csv"
 CURVE_COLUMNS = {
     GRADIENT_NORM: "gradient_norm",
@@ -51,7 +50,7 @@ def record_run(run: RunConfig, folder: Path) -> Record:
             overrides=origin["overrides"],
             note=origin["note"],
             training=training,
-            evaluation=read_json(folder / SUMMARY_FILE),
+            evaluation=(read_json(folder / EVALUATION_FILE) or {}).get("summary"),
             curves=read_curves(folder / METRICS_FILE),
             step_time=read_step_time(folder.parents[1], run),
             side_files=_side_files(folder),
@@ -83,7 +82,7 @@ def _provenance(run: RunConfig, training: dict[str, Any]) -> dict[str, Any]:
 
 def _side_files(folder: Path) -> dict[str, str]:
     """Digests of what a record rests on and does not hold itself."""
-    names = ("config.yaml", METRICS_FILE, "probes.csv", TRAINING_FILE, EVALUATION_FILE, SUMMARY_FILE)
+    names = ("config.yaml", METRICS_FILE, "probes.csv", TRAINING_FILE, EVALUATION_FILE)
     paths = [folder / name for name in names] + sorted((folder / "samples").glob("*"))
     return {path.relative_to(folder).as_posix(): file_digest(path) for path in paths if path.is_file()}
 

@@ -27,7 +27,7 @@ def complete_run(run: RunConfig, folder: Path) -> None:
             return
         train_run(run, folder)
         if is_first_rank():
-            evaluate_run(run, folder)
+            evaluate_run(run, folder, folder)
             record_run(run, folder)
 
 
@@ -39,14 +39,14 @@ def train_run(run: RunConfig, folder: Path) -> None:
         fit(run, folder)
 
 
-def evaluate_run(run: RunConfig, folder: Path) -> None:
-    """Evaluate a trained run on its suite's tasks, where it has any; a diverged run has nothing to evaluate."""
+def evaluate_run(run: RunConfig, folder: Path, out: Path) -> None:
+    """Evaluate a trained run into `out` on its suite's tasks, where it has any; not a diverged run."""
     trained = read_json(folder / TRAINING_FILE) or {}
     wanted = run.evaluation.tasks and trained.get("status") == "complete"
-    if wanted and not (folder / EVALUATION_FILE).exists():
+    if wanted and not (out / EVALUATION_FILE).exists():
         from mhc_bench.evaluation import evaluate
 
-        evaluate(run, folder)
+        evaluate(run, folder, out)
 
 
 def is_first_rank() -> bool:

@@ -1,0 +1,100 @@
+"""`mhc-bench describe`: a suite, a variant or a record in detail, as text or JSON."""
+
+from __future__ import annotations
+
+import inspect
+import json
+from pathlib import Path
+from typing import Any
+
+from omegaconf import OmegaConf
+
+from mhc_bench.config import load_suite, part_names, plain, run_configs
+from mhc_bench.config.parts import read_part
+from mhc_bench.errors import UsageError, choose
+
+BACKBONE_OF_VARIANTS = "smoke"
+"""The suite whose model a variant is described on, where none is named."""
+
+
+def show(what: str, overrides: list[str], as_json: bool) -> int:
+    """Print the description of a suite, a variant or a record."""
+    content = describe(what, overrides)
+    if as_json:
+        print(json.dumps(content, indent=1))
+    else:
+        print(OmegaConf.to_yaml(OmegaConf.create(content)).rstrip())
+    return 0
+
+
+def describe(what: str, overrides: list[str]) -> dict[str, Any]:
+    """The description as plain values.
+
+    Raises:
+        UsageError: nothing is called so.
+    """
+    if what.endswith(".json"):
+        return describe_record(Path(what))
+    if what in part_names("suites") or what.endswith(".yaml"):
+        return describe_suite(what, overrides)
+    choose("suite or variant", what, {*part_names("suites"), *part_names("variants")})
+    return describe_variant(what, overrides)
+
+
+def describe_suite(name: str, overrides: list[str]) -> dict[str, Any]:
+    """A suite with its protocol ids and the size of each variant; with `variant=`, of that one alone."""
+    chosen = [item.partition("=")[2] for item in overrides if item.startswith("variant=")]
+    rest = [item for item in overrides if not item.startswith("variant=")]
+    suite = load_suite(name, [*rest, *(f"variants=[{variant}]" for variant in chosen)])
+    runs = run_configs(suite)
+    sizes = _sizes(suite.name, runs)
+    content: dict[str, Any] = {
+        "suite": suite.name,
+        "description": suite.description,
+        "protocols": {run.arm or suite.name: run.protocol_id for run in runs},
+        "tokens_per_run": suite.training.batch_tokens * suite.training.steps,
+        "configuration": plain(suite),
+    }
+    return content | (next(iter(sizes.values())) if chosen else {"variants": sizes})
+
+
+def _sizes(name: str, runs: list[Any]) -> dict[str, Any]:
+    from mhc_bench.suite.preflight import preflight
+
+    counts = preflight(runs)
+    return {
+        variant: {"parameters": count.parameters, "flops_per_token": count.flops_per_token}
+        for (_, variant), count in counts.items()
+    }
+
+
+def describe_variant(name: str, overrides: list[str]) -> dict[str, Any]:
+    """A variant: source, options with defaults, and what it adds to a backbone."""
+    from mhc_bench.residual import resolve, variant_options
+
+    part = read_part("variant", "variants", name)
+    cls = resolve(str(part["connection"]))
+    suite = load_suite(BACKBONE_OF_VARIANTS, [*overrides, f"variants=[{name}]"])
+    size = _sizes(suite.name, run_configs(suite))[name]
+    layers = int(suite.model.backbone["num_hidden_layers"])
+    return {
+        "variant": name,
+        "connection": part["connection"],
+        "about": inspect.cleandoc(cls.__doc__ or ""),
+        "options": variant_options(cls) | part.get("options", {}),
+        "on_model": {"sublayers": 2 * layers, "width": suite.model.backbone["hidden_size"], **size},
+        "parameters_per_sublayer": size["parameters"]["residual"] / (2 * layers),
+    }
+
+
+def describe_record(path: Path) -> dict[str, Any]:
+    """What a record says of itself, without its curves."""
+    from mhc_bench.evidence import read_record
+
+    if not path.is_file():
+        raise UsageError(f"no such record: {path}")
+    content = read_record(path).model_dump(mode="json")
+    mechanism = content.get("mechanism")
+    if mechanism:
+        mechanism.pop("curves")
+    return content

@@ -1,0 +1,145 @@
+"""What a suite will take: runs, tokens, operations, memory, disk and hours, before a step is made."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.table import Table
+
+from mhc_bench.config import RunConfig, SuiteConfig, run_configs, run_folder
+from mhc_bench.suite.cost import read_step_time
+from mhc_bench.suite.preflight import Counts
+from mhc_bench.suite.state import read_state
+
+FLOPS_PER_SECOND = {"cpu": 2.5e10, "gpu": 4.0e14}
+"""Stated efficiency where nothing was measured: per CPU thread in fp32, and per GPU in bf16 (40 % of an H100)."""
+BYTES_PER_PARAMETER = {"weights": 4, "gradients": 4, "optimizer": 8}
+CHECKPOINT_COPIES = 3
+"""Two checkpoints to resume from (weights and optimizer: three numbers each), and the final weights."""
+
+
+@dataclass(frozen=True)
+class PlanRow:
+    """All runs of one variant in one arm."""
+
+    arm: str
+    variant: str
+    protocol_id: str
+    runs: int
+    missing: int
+    tokens_per_run: int
+    parameters: dict[str, int]
+    flops_per_run: float
+    state_bytes_per_device: int
+    """Weights, gradients and optimizer state; activations come on top."""
+    disk_bytes: int
+    hours: float
+    """Training of all missing runs, one after the other."""
+    basis: str
+    """`measured` step time of this machine, or the `stated` efficiency."""
+
+
+def plan(suite: SuiteConfig, root: Path, counts: dict[tuple[str, str], Counts]) -> list[PlanRow]:
+    """One row per arm and variant."""
+    groups: dict[tuple[str, str], list[RunConfig]] = {}
+    for run in run_configs(suite):
+        groups.setdefault((run.arm, run.variant_name), []).append(run)
+    return [_row(runs, root, counts[key]) for key, runs in groups.items()]
+
+
+def _row(runs: list[RunConfig], root: Path, counts: Counts) -> PlanRow:
+    first = runs[0]
+    tokens = first.training.batch_tokens * first.training.steps
+    world = first.hardware.devices * first.hardware.nodes
+    total = counts.parameters["total"]
+    missing = sum(not read_state(run_folder(root, run)).finished for run in runs)
+    seconds, basis = _seconds_per_run(first, root, counts)
+    return PlanRow(
+        arm=first.arm,
+        variant=first.variant_name,
+        protocol_id=first.protocol_id,
+        runs=len(runs),
+        missing=missing,
+        tokens_per_run=tokens,
+        parameters=counts.parameters,
+        flops_per_run=float(counts.flops_per_token) * tokens,
+        state_bytes_per_device=total * sum(BYTES_PER_PARAMETER.values()) // world,
+        disk_bytes=total * 4 * 3 * CHECKPOINT_COPIES * len(runs),
+        hours=seconds * missing / 3600,
+        basis=basis,
+    )
+
+
+def _seconds_per_run(run: RunConfig, root: Path, counts: Counts) -> tuple[float, str]:
+    measured = read_step_time(run_folder(root, run).parents[1], run)
+    if measured is not None:
+        return measured["quantiles"]["p50"] * run.training.steps, "measured"
+    hardware = run.hardware
+    units = hardware.devices * hardware.nodes * (hardware.threads if hardware.accelerator == "cpu" else 1)
+    rate = FLOPS_PER_SECOND[hardware.accelerator] * units
+    return counts.flops_per_token * run.training.batch_tokens * run.training.steps / rate, "stated"
+
+
+def to_json(rows: list[PlanRow]) -> dict[str, Any]:
+    """The plan as plain values, with its totals."""
+    return {
+        "rows": [dataclasses.asdict(row) for row in rows],
+        "total": {
+            "runs": sum(row.runs for row in rows),
+            "missing": sum(row.missing for row in rows),
+            "tokens": sum(row.tokens_per_run * row.runs for row in rows),
+            "flops": sum(row.flops_per_run * row.runs for row in rows),
+            "disk_bytes": sum(row.disk_bytes for row in rows),
+            "hours": sum(row.hours for row in rows),
+        },
+    }
+
+
+def to_table(rows: list[PlanRow]) -> Table:
+    """The plan for a terminal."""
+    table = Table(box=None, pad_edge=False, caption=_caption(rows), caption_justify="left")
+    for heading in ("arm", "variant", "protocol", "runs", "missing", "tokens/run", "parameters", "added", "FLOPs/run"):
+        table.add_column(heading, justify="left" if heading in ("arm", "variant", "protocol") else "right")
+    table.add_column("state/device", justify="right")
+    table.add_column("disk", justify="right")
+    table.add_column("time left", justify="right")
+    for row in rows:
+        table.add_row(*_cells(row))
+    return table
+
+
+def _cells(row: PlanRow) -> tuple[str, ...]:
+    return (
+        row.arm or "-",
+        row.variant,
+        row.protocol_id,
+        str(row.runs),
+        str(row.missing),
+        quantity(row.tokens_per_run),
+        quantity(row.parameters["total"]),
+        quantity(row.parameters["residual"]),
+        quantity(row.flops_per_run),
+        f"{row.state_bytes_per_device / 2**20:,.1f} MiB",
+        f"{row.disk_bytes / 2**20:,.0f} MiB",
+        f"{row.hours * 60:,.1f} min" if row.hours < 2 else f"{row.hours:,.1f} h",
+    )
+
+
+def _caption(rows: list[PlanRow]) -> str:
+    if any(row.basis == "stated" for row in rows):
+        return (
+            "Times are of training alone, one run after the other, at a stated efficiency that knows nothing of "
+            "the residual connections' memory traffic; `run` measures step times first."
+        )
+    return "Times are of training alone, one run after the other, from step times measured on this machine."
+
+
+def quantity(value: float) -> str:
+    """A large number with its unit prefix: 1.23M."""
+    for limit, unit in ((1e18, "E"), (1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if value >= limit:
+            return f"{value / limit:.3g}{unit}"
+    return f"{value:.0f}"

@@ -1,0 +1,91 @@
+"""The command line: verbs, exit codes, one-line errors, speed-independent behaviour of the light verbs."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from mhc_bench import cli
+
+LATER = ["compare", "verify", "reproduce", "prepare", "new-variant", "check"]
+
+
+def test_help_names_the_working_verbs_and_no_other(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        cli.main(["--help"])
+    assert ended.value.code == 0
+    text = capsys.readouterr().out
+    for verb in ("run", "train", "eval", "leaderboard", "list", "describe", "plan", "export", "doctor", "bench"):
+        assert f"\n    {verb} " in text
+    assert not any(f"\n    {verb} " in text for verb in LATER)
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (["rnu", "quick"], "did you mean 'run'"),
+        (["run", "quik"], "did you mean 'quick'"),
+        (["run", "smoke", "training.stpes=3"], "did you mean 'steps'"),
+        (["run", "smoke", "variants=[bseline]"], "did you mean 'baseline'"),
+        (["run", "smoke", "seeds=[]"], "at least one seed"),
+        (["run", "smoke", "model.backbone.num_attention_heads=3"], "3"),
+        (["run", "smoke", "variants.mhc.options.streams=0"], "streams"),
+        (["run", "smoke", "variants.mhc.options.steams=2"], "did you mean 'streams'"),
+        (["run", "smoke", "evaluation.tasks=[world_trivai]"], "did you mean 'world_trivia'"),
+        (["run", "stdlib", "data.path=/does/not/exist"], "/does/not/exist"),
+        (["train", "smoke"], "variant="),
+        (["train", "stress", "variant=hc", "seed=0"], "needs arm="),
+        (["eval", "nowhere"], "not a run folder"),
+        (["leaderboard", "nowhere"], "nowhere"),
+        (["list", "things"], "things"),
+        (["describe", "quck"], "did you mean 'quick'"),
+        (["doctor", "a=b"], "takes no overrides"),
+    ],
+)
+def test_wrong_usage_is_one_line_and_exit_code_2_and_writes_nothing(
+    words: list[str],
+    expected: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert cli.main(words) == 2
+    error = capsys.readouterr().err
+    assert expected in error
+    assert error.count("\n") == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_debug_shows_the_traceback() -> None:
+    with pytest.raises(Exception, match="did you mean 'quick'"):
+        cli.main(["run", "quik", "--debug"])
+
+
+@pytest.mark.parametrize("what", ["suites", "variants", "models", "tasks", "runs"])
+def test_list_prints_the_same_names_as_text_and_as_json(
+    what: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main(["list", what, "--json", "--runs", str(tmp_path)]) == 0
+    rows = json.loads(capsys.readouterr().out)
+    assert cli.main(["list", what, "--runs", str(tmp_path)]) == 0
+    text = capsys.readouterr().out
+    assert rows or what == "runs"
+    for row in rows:
+        assert next(iter(row.values())) in text
+
+
+def test_the_module_and_the_package_run_the_same_program() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "mhc_bench", "list", "suites"],
+        capture_output=True,
+        text=True,
+        check=True,
+        env={**os.environ, "COLUMNS": "200"},
+    )
+    assert "quick" in done.stdout
