@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import tempfile
 from pathlib import Path
@@ -13,6 +12,7 @@ import jinja2
 
 from mhc_bench.config import RunConfig, load_run_config
 from mhc_bench.errors import RunError, UsageError
+from mhc_bench.evaluation.quiet import quiet_transformers
 from mhc_bench.evaluation.run import final_model
 from mhc_bench.evaluation.summary import read_summary
 from mhc_bench.model import load_model, save_model
@@ -36,14 +36,14 @@ def export_run(run_dir: Path, out: Path) -> Path:
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise UsageError(f"{out} exists: expected a new or an empty folder")
     card = model_card(config, run_dir)
-    model, tokenizer = load_model(source)
     out.parent.mkdir(parents=True, exist_ok=True)
     staged = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
     try:
-        save_model(model, tokenizer, staged)
+        with quiet_transformers():
+            save_model(*load_model(source), staged)
         (staged / "README.md").write_text(card, encoding="utf-8")
         staged.chmod(0o755)
-        os.replace(staged, out)
+        staged.replace(out)
     finally:
         shutil.rmtree(staged, ignore_errors=True)
     return out
@@ -57,7 +57,7 @@ def model_card(config: RunConfig, run_dir: Path) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
         keep_trailing_newline=True,
-        autoescape=False,  # noqa: S701 (Markdown from our own files)
+        autoescape=False,
     )
     return environment.get_template("model_card.md.j2").render(
         config=config, training=_training(run_dir), evaluation=read_summary(run_dir), versions=versions()

@@ -2,21 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
-import functools
-import logging
 import random
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Generic, TypeVar
-from unittest import mock
+from typing import Any
 
 import lm_eval
-import lm_eval.api.model
-import lm_eval.api.task
-import lm_eval.models.huggingface
-import lm_eval.utils
 import numpy as np
 import torch
 from lm_eval.api.instance import Instance
@@ -26,18 +18,11 @@ from lm_eval.tasks import TaskManager
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from mhc_bench.errors import RunError
+from mhc_bench.evaluation.quiet import Progress, quiet_lm_eval
 from mhc_bench.resources import tasks_dir
-
-Progress = Callable[[str, int, int], None]
-"""Called with what is being done, how many requests are done, and how many there are."""
 
 BOOTSTRAP = 100
 """Resamples for the standard error of a metric without a closed form; a mean has one."""
-
-_NOTEWORTHY = ("runcat", "Label index")
-_BAR_MODULES = (lm_eval.api.task, lm_eval.api.model, lm_eval.models.huggingface)
-
-T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -79,7 +64,7 @@ def run_tasks(
     Raises:
         RunError: a task whose data is not on this machine.
     """
-    with _quiet(on_progress) as warnings:
+    with quiet_lm_eval(on_progress) as warnings:
         tasks = _load(list(names), folder or tasks_dir(), dict(metadata or {}))
         dtype = torch.bfloat16 if precision == "bf16" else None
         lm = HFLM(model, tokenizer=tokenizer, batch_size=batch_size, mixed_precision_dtype=dtype)
@@ -92,7 +77,7 @@ def run_tasks(
 def _load(names: list[str], folder: Path, metadata: dict[str, Any]) -> dict[str, Any]:
     """Build the tasks, seeded as lm-eval's own command line seeds them, so that both ask the same."""
     random.seed(DEFAULT_RANDOM_SEED)
-    np.random.seed(DEFAULT_OTHER_SEED)  # noqa: NPY002 (what lm-eval itself draws from)
+    np.random.seed(DEFAULT_OTHER_SEED)
     torch.manual_seed(DEFAULT_OTHER_SEED)
     manager = TaskManager(include_path=folder, include_defaults=False, metadata=metadata)
     try:
@@ -127,70 +112,3 @@ def _gold_request(task: Any, item: dict[str, Any]) -> Instance:
     target = item["target"][0] if isinstance(item["target"], list) else item["target"]
     pair = (item["arguments"][0][0], f"{task.config.target_delimiter}{target}")
     return Instance(request_type="loglikelihood", doc=item["doc"], arguments=pair, idx=0)
-
-
-@contextlib.contextmanager
-def _quiet(on_progress: Progress | None) -> Iterator[list[str]]:
-    """Keep lm-eval's bars and chatter off the screen; yields the list that its noteworthy warnings go to."""
-    kept = _Kept()
-    logger = logging.getLogger("lm_eval")
-    propagate, level = logger.propagate, logger.level
-    with contextlib.ExitStack() as stack:
-        for module in _BAR_MODULES:
-            stack.enter_context(mock.patch.object(module, "tqdm", functools.partial(_Bar, on_progress)))
-        # a template is compiled anew for every document otherwise: half of the time of a small evaluation
-        templates = lm_eval.utils.env
-        compiled = functools.lru_cache(maxsize=1024)(templates.from_string)
-        stack.enter_context(mock.patch.object(templates, "from_string", compiled))
-        logger.propagate = False
-        logger.setLevel(logging.WARNING)
-        logger.addHandler(kept)
-        try:
-            yield kept.messages
-        finally:
-            logger.removeHandler(kept)
-            logger.propagate = propagate
-            logger.setLevel(level)
-
-
-class _Kept(logging.Handler):
-    """Keeps each noteworthy message once."""
-
-    def __init__(self) -> None:
-        super().__init__(logging.WARNING)
-        self.messages: list[str] = []
-
-    def emit(self, record: logging.LogRecord) -> None:
-        text = " ".join(record.getMessage().split())
-        if text not in self.messages and any(word in text for word in _NOTEWORTHY):
-            self.messages.append(text)
-
-
-class _Bar(Generic[T]):
-    """Stands where lm-eval wants a tqdm; tells `on_progress` instead of drawing."""
-
-    def __init__(
-        self,
-        on_progress: Progress | None,
-        iterable: Iterable[T] = (),
-        total: int | None = None,
-        desc: str = "building requests",
-        disable: bool = False,
-    ) -> None:
-        self._items = list(iterable)
-        self._report = None if disable else on_progress
-        self._total = len(self._items) if total is None else total
-        self._what, self._done = desc, 0
-
-    def __iter__(self) -> Iterator[T]:
-        for item in self._items:
-            yield item
-            self.update()
-
-    def update(self, n: int = 1) -> None:
-        self._done += n
-        if self._report is not None:
-            self._report(self._what, self._done, self._total)
-
-    def close(self) -> None:
-        """Nothing was drawn."""

@@ -13,15 +13,16 @@ from transformers import PreTrainedModel
 from mhc_bench.config import HardwareConfig, RunConfig, WorldConfig
 from mhc_bench.errors import RunError, UsageError
 from mhc_bench.evaluation.baselines import known_baselines
-from mhc_bench.evaluation.harness import Outcome, Progress, run_tasks
+from mhc_bench.evaluation.harness import Outcome, run_tasks
+from mhc_bench.evaluation.quiet import Progress, quiet_transformers
 from mhc_bench.evaluation.scores import json_clean, summarise
 from mhc_bench.evaluation.summary import EvaluationSummary, write_evaluation
 from mhc_bench.evaluation.tasks import check_tasks
 from mhc_bench.files import write_json, write_text
 from mhc_bench.model import load_model
+from mhc_bench.model.saving import FINAL
 from mhc_bench.resources import tasks_dir
 
-FINAL = Path("checkpoints") / "final"
 PROGRESS_FILE = "progress.json"
 SAMPLES = "samples"
 
@@ -45,7 +46,8 @@ def evaluate(config: RunConfig, run_dir: Path, on_progress: Progress | None = No
     threads = torch.get_num_threads()
     torch.set_num_threads(config.hardware.threads)
     try:
-        model, tokenizer = load_model(folder)
+        with quiet_transformers():
+            model, tokenizer = load_model(folder)
         outcome = run_tasks(
             _placed(model, config.hardware),
             tokenizer,
@@ -77,9 +79,9 @@ def final_model(run_dir: Path) -> Path:
 
 
 def _placed(model: PreTrainedModel, hardware: HardwareConfig) -> PreTrainedModel:
-    device = torch.device("cuda" if hardware.accelerator == "gpu" and torch.cuda.is_available() else "cpu")
-    placed: PreTrainedModel = model.to(device).eval()
-    return placed
+    if hardware.accelerator == "gpu" and torch.cuda.is_available():
+        torch.nn.Module.cuda(model)
+    return model
 
 
 def _metadata(config: RunConfig) -> dict[str, Any]:
