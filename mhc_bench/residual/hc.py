@@ -5,8 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from mhc_bench.ops import reference
-from mhc_bench.residual.contract import Maps
+from mhc_bench.ops.hc import hc_read
 from mhc_bench.residual.registry import register_variant
 from mhc_bench.residual.widened import WidenedConnection
 
@@ -46,9 +45,9 @@ class HyperConnection(WidenedConnection):
         self.scale = nn.Parameter(torch.empty(2, dtype=torch.float32))
         self.reset_parameters()
 
-    def compute_maps(self, stream: Tensor) -> Maps:
+    def read_maps(self, stream: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         static = self.static_pre, self.static_post, self.static_res
-        return Maps(*reference.hc_maps(stream, self.weight, static, self.scale, self.epsilon))
+        return hc_read(stream, self.weight, static, self.scale, self.epsilon)
 
     def decayed_parameters(self) -> frozenset[str]:
         """The dynamic weights, as in the paper."""

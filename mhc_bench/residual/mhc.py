@@ -8,8 +8,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from mhc_bench.ops import reference
-from mhc_bench.residual.contract import Maps
+from mhc_bench.ops.mhc import mhc_read
 from mhc_bench.residual.options import at_least, within
 from mhc_bench.residual.registry import register_variant
 from mhc_bench.residual.widened import WidenedConnection
@@ -66,15 +65,17 @@ class ManifoldHyperConnection(WidenedConnection):
         self.sinkhorn_iterations = at_least("sinkhorn_iterations", sinkhorn_iterations, 1)
         self.initial_alpha = within("alpha", alpha, 0.0, 10.0)
         self.contrast = within("contrast", contrast, 0.0, 4.0) if initialisation == "near_identity" else 0.0
-        for name, rows in zip(_MAPS, self._rows(), strict=True):
-            self.register_parameter(f"phi_{name}", _empty(rows, self.streams * width))
-            self.register_parameter(f"bias_{name}", _empty(rows))
-            self.register_parameter(f"alpha_{name}", _empty(1))
+        n, wide = self.streams, self.streams * width
+        self.phi_pre, self.phi_post, self.phi_res = _empty(n, wide), _empty(n, wide), _empty(n * n, wide)
+        self.bias_pre, self.bias_post, self.bias_res = _empty(n), _empty(n), _empty(n * n)
+        self.alpha_pre, self.alpha_post, self.alpha_res = _empty(1), _empty(1), _empty(1)
         self.reset_parameters()
 
-    def compute_maps(self, stream: Tensor) -> Maps:
-        phi, bias, alpha = (torch.cat([getattr(self, f"{kind}_{name}") for name in _MAPS]) for kind in _KINDS)
-        return Maps(*reference.mhc_maps(stream, phi, bias, alpha, self.sinkhorn_iterations, self.epsilon))
+    def read_maps(self, stream: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        phi = self.phi_pre, self.phi_post, self.phi_res
+        bias = self.bias_pre, self.bias_post, self.bias_res
+        alpha = self.alpha_pre, self.alpha_post, self.alpha_res
+        return mhc_read(stream, phi, bias, alpha, self.sinkhorn_iterations, self.epsilon)
 
     def decayed_parameters(self) -> frozenset[str]:
         """The projections; biases and gates never decay."""

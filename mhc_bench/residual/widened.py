@@ -5,25 +5,24 @@ from __future__ import annotations
 from abc import abstractmethod
 from typing import NamedTuple
 
-import torch
 from torch import Tensor
 
-from mhc_bench.ops import reference
+from mhc_bench.ops.streams import write
 from mhc_bench.residual.contract import Carry, Maps, ResidualConnection
 from mhc_bench.residual.options import at_least, within
 
 
-class WriteMaps(NamedTuple):
+class Mix(NamedTuple):
     """The carry of a widened connection."""
 
-    post: Tensor
-    res: Tensor
+    mix: Tensor
+    """[B, T, n, n + 1]: H_res as [out, in], and H_post as a last column."""
 
 
 class WidenedConnection(ResidualConnection):
     """A connection whose stream is [B, T, n, C]; subclasses say how the maps come from the stream.
 
-    Maps and their application are computed in fp32 at least, whatever the stream's dtype and autocast say; the
+    Maps are computed and applied in fp32 at least, whatever the stream's dtype and autocast say; the
     stream and the hidden state keep the stream's dtype.
     """
 
@@ -33,31 +32,23 @@ class WidenedConnection(ResidualConnection):
         self.epsilon = within("epsilon", epsilon, 0.0, 1e-2)
 
     @abstractmethod
-    def compute_maps(self, stream: Tensor) -> Maps:
-        """The maps of a stream [B, T, n, C] that is fp32 or wider, outside autocast."""
+    def read_maps(self, stream: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """hidden [B, T, C], H_pre [B, T, n] and mix [B, T, n, n + 1] of a stream [B, T, n, C]."""
 
     def expand(self, hidden: Tensor) -> Tensor:
         return hidden.unsqueeze(-2).repeat_interleave(self.streams, dim=-2)
 
     def read(self, stream: Tensor) -> tuple[Tensor, Carry]:
-        with torch.autocast(stream.device.type, enabled=False):
-            wide = _wide(stream)
-            maps = self.compute_maps(wide)
-            return reference.read(wide, maps.pre).to(stream.dtype), WriteMaps(maps.post, maps.res)
+        hidden, _, mix = self.read_maps(stream)
+        return hidden, Mix(mix)
 
     def write(self, stream: Tensor, update: Tensor, carry: Carry) -> Tensor:
-        post, res = carry
-        with torch.autocast(stream.device.type, enabled=False):
-            return reference.write(_wide(stream), _wide(update), post, res).to(stream.dtype)
+        (mix,) = carry
+        return write(stream, update, mix)
 
     def collapse(self, stream: Tensor) -> Tensor:
         return stream.sum(-2)
 
     def maps(self, stream: Tensor) -> Maps:
-        with torch.autocast(stream.device.type, enabled=False):
-            return self.compute_maps(_wide(stream))
-
-
-def _wide(x: Tensor) -> Tensor:
-    """`x` in fp32 at least."""
-    return x.to(torch.promote_types(x.dtype, torch.float32))
+        _, pre, mix = self.read_maps(stream)
+        return Maps(pre, mix[..., -1], mix[..., :-1])

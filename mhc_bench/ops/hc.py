@@ -1,0 +1,80 @@
+"""Hyper-Connections' read: the maps of every token and the sublayer's input, with a hand-written backward.
+
+Shape legend: N tokens, n streams, C width, K = 2 + n rows (pre, post, and one for each output stream of res). The
+dynamic parts are held as [K, N, n]: row k seen by each of the token's streams.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.autograd.function import FunctionCtx, once_differentiable
+
+from mhc_bench.ops.precision import widened, without_autocast
+from mhc_bench.ops.streams import weighted_sum
+
+
+class _Read(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: FunctionCtx,
+        stream: Tensor,
+        epsilon: float,
+        weight: Tensor,
+        static_pre: Tensor,
+        static_post: Tensor,
+        static_res: Tensor,
+        scale: Tensor,
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        x = widened(stream)
+        tokens, n, width = x.shape
+        weight, scale = weight.to(x.dtype), scale.to(x.dtype)
+        inverse = torch.rsqrt(torch.linalg.vector_norm(x, dim=2).square_().div_(width).add_(epsilon))
+        normalised = torch.mm(weight, x.view(tokens * n, width).T).view(-1, tokens, n).mul_(inverse)
+        dynamic = torch.tanh(normalised)
+        pre = torch.addcmul(static_pre, dynamic[0], scale[0])
+        mix = x.new_empty(tokens, n, n + 1)
+        torch.addcmul(static_res, dynamic[2:].transpose(0, 1), scale[0], out=mix[..., :n])
+        torch.addcmul(static_post, dynamic[1], scale[1], out=mix[..., n])
+        ctx.save_for_backward(stream, weight, scale, inverse, normalised, dynamic, pre)
+        return weighted_sum(x, pre).to(stream.dtype), pre, mix
+
+    @staticmethod
+    @once_differentiable
+    def backward(
+        ctx: FunctionCtx, grad_hidden: Tensor, grad_pre: Tensor, grad_mix: Tensor
+    ) -> tuple[Tensor | None, ...]:
+        stream, weight, scale, inverse, normalised, dynamic, pre = ctx.saved_tensors
+        with without_autocast(stream):
+            x, hidden = widened(stream), widened(grad_hidden).unsqueeze(1)
+            tokens, n, width = x.shape
+            flat = x.view(tokens * n, width)
+            grad = torch.empty_like(dynamic)
+            torch.add(grad_pre, (x * hidden).sum(-1), out=grad[0])
+            grad[1], grad[2:] = grad_mix[..., n], grad_mix[..., :n].transpose(0, 1)
+            grad_static = grad.sum(1)
+            per_row = (grad * dynamic).sum((1, 2))
+            grad_scale = torch.stack([per_row[0] + per_row[2:].sum(), per_row[1]])
+            rows = torch.cat([scale, scale[:1].expand(n)]).view(-1, 1, 1)
+            grad.mul_(rows).addcmul_(grad * dynamic, dynamic, value=-1)
+            radial = (grad * normalised).sum(0).mul_(inverse.square()).div_(-width)
+            raw = grad.mul_(inverse).view(-1, tokens * n)
+            grad_x = torch.mm(raw.T, weight).addcmul_(flat, radial.view(-1, 1)).view(x.shape)
+            grad_x.addcmul_(pre.unsqueeze(2), hidden)
+            grad_weight = torch.mm(raw, flat)
+        static = grad_static[0], grad_static[1], grad_static[2:]
+        return grad_x.to(stream.dtype), None, grad_weight, *static, grad_scale
+
+
+def hc_read(
+    stream: Tensor, weight: Tensor, static: tuple[Tensor, Tensor, Tensor], scale: Tensor, epsilon: float
+) -> tuple[Tensor, Tensor, Tensor]:
+    """`reference.hc_maps` and `reference.read` at once; the arguments are those of `reference.hc_maps`.
+
+    Returns:
+        hidden [..., C] in the dtype of `stream`; pre [..., n] and mix = [res | post] [..., n, n + 1], fp32 at least.
+    """
+    lead, (n, width) = stream.shape[:-2], stream.shape[-2:]
+    with without_autocast(stream):
+        hidden, pre, mix = _Read.apply(stream.reshape(-1, n, width), epsilon, weight, *static, scale)
+    return hidden.view(*lead, width), pre.view(*lead, n), mix.view(*lead, n, n + 1)

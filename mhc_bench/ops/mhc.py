@@ -1,0 +1,96 @@
+"""mHC's read: the maps of every token and the sublayer's input, as one operation with a hand-written backward.
+
+Shape legend: N tokens, n streams, C width, K = 2n + n*n map entries (pre, post, res as [out, in]). Map entries are
+held tokens last, [K, N], where every step is a long vector operation.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.autograd.function import FunctionCtx, once_differentiable
+
+from mhc_bench.ops.precision import widened, without_autocast
+from mhc_bench.ops.sinkhorn import SinkhornTrace, sinkhorn_backward, sinkhorn_forward
+from mhc_bench.ops.streams import weighted_sum
+
+Triple = tuple[Tensor, Tensor, Tensor]
+"""One tensor for each of pre, post and res."""
+
+
+class _Read(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: FunctionCtx, stream: Tensor, iterations: int, epsilon: float, *parameters: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        x = widened(stream)
+        tokens, n, width = x.shape
+        phi, bias, gates = _joined(parameters, n, x.dtype)
+        flat = x.view(tokens, n * width)
+        inverse = torch.rsqrt(torch.linalg.vector_norm(flat, dim=1).square_().div_(n * width).add_(epsilon))
+        normalised = torch.mm(phi, flat.T).mul_(inverse)
+        logits = torch.addcmul(bias.unsqueeze(1), normalised, gates.unsqueeze(1))
+        sigma = torch.sigmoid(logits[: 2 * n])
+        trace = sinkhorn_forward(logits[2 * n :].view(n, n, tokens), iterations)
+        pre = sigma[:n].T.contiguous()
+        mix = x.new_empty(tokens, n, n + 1)
+        mix[..., :n] = trace.matrix.permute(2, 0, 1)
+        torch.mul(sigma[n:].T, 2, out=mix[..., n])
+        ctx.save_for_backward(stream, phi, gates, inverse, normalised, sigma, pre, *trace)
+        return weighted_sum(x, pre).to(stream.dtype), pre, mix
+
+    @staticmethod
+    @once_differentiable
+    def backward(
+        ctx: FunctionCtx, grad_hidden: Tensor, grad_pre: Tensor, grad_mix: Tensor
+    ) -> tuple[Tensor | None, ...]:
+        stream, phi, gates, inverse, normalised, sigma, pre, *trace = ctx.saved_tensors
+        with without_autocast(stream):
+            x, hidden = widened(stream), widened(grad_hidden).unsqueeze(1)
+            tokens, n, width = x.shape
+            flat = x.view(tokens, n * width)
+            grad = torch.empty_like(normalised)
+            grad[:n] = torch.add(grad_pre, (x * hidden).sum(-1)).T
+            torch.mul(grad_mix[..., n].T, 2, out=grad[n : 2 * n])
+            grad[: 2 * n].mul_(sigma).addcmul_(grad[: 2 * n], sigma, value=-1)
+            res = sinkhorn_backward(grad_mix[..., :n].permute(1, 2, 0), SinkhornTrace(*trace))
+            grad[2 * n :] = res.view(n * n, tokens)
+            weighted = grad * normalised
+            radial = (gates @ weighted).mul_(inverse.square()).div_(-n * width)
+            raw = (grad * gates.unsqueeze(1)).mul_(inverse)
+            grad_x = torch.mm(raw.T, phi).addcmul_(flat, radial.unsqueeze(1)).view(x.shape)
+            grad_x.addcmul_(pre.unsqueeze(2), hidden)
+            sizes = [n, n, n * n]
+            grad_phi = torch.mm(raw, flat).split(sizes)
+            grad_bias = grad.sum(1).split(sizes)
+            grad_alpha = [part.sum().view(1) for part in weighted.sum(1).split(sizes)]
+        return grad_x.to(stream.dtype), None, None, *grad_phi, *grad_bias, *grad_alpha
+
+
+def _joined(parameters: tuple[Tensor, ...], n: int, dtype: torch.dtype) -> Triple:
+    """phi [K, n*C], bias [K] and the gate of each entry [K] from their nine parts."""
+    phi, bias = torch.cat(parameters[:3]), torch.cat(parameters[3:6])
+    gates = torch.cat([gate.expand(size) for gate, size in zip(parameters[6:], (n, n, n * n), strict=True)])
+    return phi.to(dtype), bias.to(dtype), gates.to(dtype)
+
+
+def mhc_read(
+    stream: Tensor, phi: Triple, bias: Triple, alpha: Triple, iterations: int, epsilon: float
+) -> tuple[Tensor, Tensor, Tensor]:
+    """`reference.mhc_maps` and `reference.read` at once.
+
+    Args:
+        stream: [..., n, C].
+        phi: [n, n*C], [n, n*C] and [n*n, n*C].
+        bias: [n], [n] and [n*n].
+        alpha: [1] each.
+        iterations: Sinkhorn rounds.
+        epsilon: of the RMS norm.
+
+    Returns:
+        hidden [..., C] in the dtype of `stream`; pre [..., n] and mix = [res | post] [..., n, n + 1], fp32 at least.
+    """
+    lead, (n, width) = stream.shape[:-2], stream.shape[-2:]
+    with without_autocast(stream):
+        hidden, pre, mix = _Read.apply(stream.reshape(-1, n, width), iterations, epsilon, *phi, *bias, *alpha)
+    return hidden.view(*lead, width), pre.view(*lead, n), mix.view(*lead, n, n + 1)

@@ -1,0 +1,85 @@
+"""Sinkhorn-Knopp with an exact hand-written backward, laid out so that each step is one long vector operation.
+
+Shape legend: n streams, N tokens. Tokens come last, [n out, n in, N]: sums over out or in and the divisions by them
+then run over contiguous tokens. Per round only the sums are kept, 2n numbers per token; the backward pass rebuilds
+each intermediate matrix from the final one by multiplying the sums back.
+
+Any finite logits are safe. Each column is shifted by its maximum, which the first column step cancels exactly, and
+entries more than 80 below that maximum are raised to it, so that in fp32 no row sum can underflow to 0 (e^-80 / n is
+a normal number, and after the first round all sums lie in [1/n^2, n]). The backward pass is that of the clamped
+function: a raised entry has gradient 0, and what would have been its gradient goes to the column's maximum, on which
+its value then depends. NaN and infinity in the logits come out as NaN.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.autograd.function import FunctionCtx, once_differentiable
+
+FLOOR = -80.0
+"""The least logit relative to the largest of its column."""
+
+
+class SinkhornTrace(NamedTuple):
+    """What the backward pass needs."""
+
+    matrix: Tensor
+    """[n, n, N], the result."""
+    sums: Tensor
+    """[2 * iterations, n, N], the sums that were divided by, in order: columns, rows, columns, ..."""
+    raised: Tensor
+    """[n, n, N], true where the clamp raised the logit."""
+    largest: Tensor
+    """[n, n, N], true at the maximum of each column."""
+
+
+def sinkhorn_forward(logits: Tensor, iterations: int) -> SinkhornTrace:
+    """exp(logits) [n, n, N], columns and then rows divided by their sums, `iterations` times."""
+    n, _, tokens = logits.shape
+    shifted = logits - logits.amax(0, keepdim=True)
+    raised, largest = shifted < FLOOR, shifted == 0
+    matrix = shifted.clamp_(min=FLOOR).exp_()
+    sums = matrix.new_empty(2 * iterations, n, tokens)
+    for step in range(2 * iterations):
+        axis = step % 2
+        torch.sum(matrix, axis, out=sums[step])
+        matrix.div_(sums[step].unsqueeze(axis))
+    return SinkhornTrace(matrix, sums, raised, largest)
+
+
+def sinkhorn_backward(grad: Tensor, trace: SinkhornTrace) -> Tensor:
+    """The gradient of the logits [n, n, N] from that of the matrix.
+
+    In terms of g = dL/dlog(y), a step y = x / sum(x) has the backward g_x = g - y sum(g): no division.
+    """
+    matrix = trace.matrix.clone()
+    grad = grad * matrix
+    for step in reversed(range(len(trace.sums))):
+        axis = step % 2
+        grad.addcmul_(matrix, grad.sum(axis, keepdim=True), value=-1)
+        matrix.mul_(trace.sums[step].unsqueeze(axis))
+    lost = (grad * trace.raised).sum(0, keepdim=True) / trace.largest.sum(0, keepdim=True)
+    return grad.masked_fill_(trace.raised, 0.0).addcmul_(trace.largest.to(grad.dtype), lost)
+
+
+class _Sinkhorn(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: FunctionCtx, logits: Tensor, iterations: int) -> Tensor:
+        trace = sinkhorn_forward(logits, iterations)
+        ctx.save_for_backward(*trace)
+        return trace.matrix.clone()
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: FunctionCtx, grad: Tensor) -> tuple[Tensor, None]:
+        return sinkhorn_backward(grad, SinkhornTrace(*ctx.saved_tensors)), None
+
+
+def sinkhorn(logits: Tensor, iterations: int) -> Tensor:
+    """`reference.sinkhorn` for logits [..., n, n] as [out, in]: the same result at a fraction of the time."""
+    n = logits.shape[-1]
+    tokens_last = logits.reshape(-1, n, n).permute(1, 2, 0).contiguous()
+    return _Sinkhorn.apply(tokens_last, iterations).permute(2, 0, 1).reshape(logits.shape)
