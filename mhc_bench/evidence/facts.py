@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 
 from pydantic import JsonValue
 
-from mhc_bench.evidence.collate import Arm
+from mhc_bench.evidence.collate import Arm, Board
 from mhc_bench.evidence.record import Record
 from mhc_bench.evidence.text import listed
+
+PROTOCOL_SECTIONS = ("model", "data", "training", "optimizer", "evaluation")
+DIGEST = re.compile(r"\b[0-9a-f]{32,}\b")
 
 
 def facts(arm: Arm) -> list[tuple[str, str]]:
@@ -22,7 +26,7 @@ def facts(arm: Arm) -> list[tuple[str, str]]:
         ("Model", _model(first)),
         ("Training", _training(first)),
         ("Learning rate", _learning_rate(arm)),
-        ("Data", _common(arm, lambda run: listed(f"{k} {v}" for k, v in sorted(run.data.items())))),
+        ("Data", _common(arm, _data)),
         ("Source", _common(arm, _source)),
         ("Machine", _common(arm, _machine)),
         ("Packages", _common(arm, _packages)),
@@ -68,6 +72,13 @@ def _learning_rate(arm: Arm) -> str:
     return f"{rate}. {note}" if note else rate
 
 
+def _data(record: Record) -> str:
+    """Each digest by its first digits; the record has all of them."""
+    return listed(
+        f"{key} {DIGEST.sub(lambda m: m[0][:12], text)}" for key, text in sorted(record.data.items())
+    )
+
+
 def _source(record: Record) -> str:
     origin = record.provenance
     state = {True: ", with uncommitted changes", False: "", None: ""}[origin.dirty]
@@ -77,7 +88,8 @@ def _source(record: Record) -> str:
 def _machine(record: Record) -> str:
     hardware = record.provenance.hardware
     where = listed(hardware.gpus) if hardware.gpus else hardware.cpu
-    return f"{where}, {hardware.processes} x {hardware.threads} threads, {record.provenance.platform}"
+    layout = f"processes: {hardware.processes}, threads of each: {hardware.threads}"
+    return f"{where}, {layout}, {record.provenance.platform}"
 
 
 def _packages(record: Record) -> str:
@@ -88,3 +100,23 @@ def _packages(record: Record) -> str:
 def _common(arm: Arm, text: Callable[[Record], str]) -> str:
     """What the runs say, each distinct text once, in the order of the runs."""
     return "; ".join(dict.fromkeys(said for record in arm.records if (said := text(record))))
+
+
+def differing_fields(board: Board) -> dict[str, list[str]]:
+    """The protocol fields in which the arms of a study differ: dotted name -> value in each arm."""
+    flat = [_flat(arm.records[0].configuration) for arm in board.arms]
+    names = sorted({name for fields in flat for name in fields if name.split(".")[0] in PROTOCOL_SECTIONS})
+    columns = {name: [_value(fields.get(name)) for fields in flat] for name in names}
+    return {name: values for name, values in columns.items() if len(set(values)) > 1}
+
+
+def _flat(content: Mapping[str, JsonValue], prefix: str = "") -> dict[str, JsonValue]:
+    found: dict[str, JsonValue] = {}
+    for key, value in content.items():
+        inner = _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
+        found.update(inner)
+    return found
+
+
+def _value(value: JsonValue) -> str:
+    return "none" if value is None else str(value)

@@ -7,12 +7,15 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import LogFormatterMathtext
 
 from mhc_bench.evidence.collate import Arm, Board, Row
 from mhc_bench.evidence.record import GAIN_BACKWARD, GAIN_FORWARD, GRADIENT_NORM, LOSS, Curve
@@ -22,7 +25,7 @@ OWN_STYLE = {"baseline": ("#222222", "-"), "hc": ("#D55E00", "--"), "mhc": ("#00
 """Colours that colour-blind readers can tell apart (Okabe and Ito), and a dash pattern as a second sign."""
 OTHER_COLOURS = ("#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#8C6D1F")
 OTHER_DASHES: tuple[tuple[int, tuple[int, ...]], ...] = ((0, (5, 1)), (0, (3, 1, 1, 1)), (0, (1, 1)))
-SETTINGS = {
+SETTINGS: Any = {
     "svg.hashsalt": "mhc-bench",
     "svg.fonttype": "none",
     "font.family": "DejaVu Sans",
@@ -36,7 +39,16 @@ SETTINGS = {
     "savefig.dpi": 160,
 }
 
-Style = tuple[str, str | tuple[int, tuple[int, ...]]]
+Style = tuple[str, Any]
+"""Colour and matplotlib's line style: a name, or an offset with a dash pattern."""
+
+
+class PlainLog(LogFormatterMathtext):
+    """Ticks of a logarithmic axis: 0.5, 2, 100; powers of ten only beyond 10 000 and below 0.001."""
+
+    def __call__(self, x: float, pos: int | None = None) -> str:
+        text = super().__call__(x, pos)
+        return f"{x:g}" if text and 1e-3 <= x <= 1e4 else text
 
 
 @dataclass(frozen=True)
@@ -108,7 +120,9 @@ def write_figures(board: Board, out: Path) -> list[Path]:
         The files written.
     """
     written = []
-    with matplotlib.rc_context(SETTINGS):
+    with matplotlib.rc_context():
+        matplotlib.rcdefaults()  # a reader's own style must not change the bytes
+        matplotlib.rcParams.update(SETTINGS)
         for plan in planned(board):
             figure = draw(board, plan)
             for suffix in ("png", "svg"):
@@ -143,9 +157,18 @@ def draw(board: Board, plan: FigurePlan) -> Figure:
             axes.set_xlabel("Step")
         if row == 0:
             axes.set_title(_title(board, board.arms[column]), fontsize=9)
-    handles, labels = grid[0, 0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside upper center", ncols=len(labels), frameon=False)
+    figure.legend(handles=_legend(board, look), loc="outside upper center", ncols=5, frameon=False)
     return figure
+
+
+def _legend(board: Board, look: Mapping[str, Style]) -> list[Line2D]:
+    handles = [
+        Line2D([], [], color=look[name][0], linestyle=look[name][1], linewidth=1.7, label=name)
+        for name in board.variants
+    ]
+    if any(row.diverged for arm in board.arms for row in arm.rows):
+        handles.append(Line2D([], [], color="#666666", linestyle="none", marker="x", label="run diverged"))
+    return handles
 
 
 def _title(board: Board, arm: Arm) -> str:
@@ -156,6 +179,8 @@ def _title(board: Board, arm: Arm) -> str:
 def _panel(axes: Axes, arm: Arm, panel: Panel, look: Mapping[str, Style]) -> None:
     if panel.log:
         axes.set_yscale("log")
+        axes.yaxis.set_major_formatter(PlainLog())
+        axes.yaxis.set_minor_formatter(PlainLog(labelOnlyBase=False))
     for row in arm.rows:
         _draw_row(axes, row, panel, look[row.variant])
 
@@ -168,7 +193,9 @@ def _draw_row(axes: Axes, row: Row, panel: Panel, style: Style) -> None:
         return
     middle, low, high = _band(values, geometric=panel.log)
     axes.fill_between(steps, low, high, color=colour, alpha=0.16, linewidth=0)
-    axes.plot(steps, middle, color=colour, linestyle=dashes, linewidth=1.7, label=row.variant)
+    axes.plot(steps, middle, color=colour, linestyle=dashes, linewidth=1.7)
+    if row.diverged:  # the mean ends with the first run that ends; each seed's own line goes on
+        axes.plot(steps, values.T, color=colour, linewidth=0.7, alpha=0.7)
     for ended in _ends(row, panel):
         axes.plot(*ended, marker="x", color=colour, markersize=7, markeredgewidth=1.8, clip_on=False)
 
@@ -176,7 +203,7 @@ def _draw_row(axes: Axes, row: Row, panel: Panel, style: Style) -> None:
 def _aligned(
     curves: list[Curve], *, positive: bool
 ) -> tuple[np.ndarray[tuple[int], np.dtype[np.int64]], np.ndarray[tuple[int, int], np.dtype[np.float64]]]:
-    """All steps of any curve [S], and values [curves, S] with NaN where a curve has none that can be drawn."""
+    """All steps of any curve [S], and values [curves, S], NaN where a curve has none that can be drawn."""
     steps = np.array(sorted({step for curve in curves for step in curve.steps}), dtype=np.int64)
     values = np.full((len(curves), len(steps)), np.nan)
     for index, curve in enumerate(curves):

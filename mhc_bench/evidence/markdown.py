@@ -1,4 +1,4 @@
-"""Tables and pages as GitHub Markdown. All text is escaped: names and notes come from other people's records."""
+"""Tables and pages as GitHub Markdown. All text is escaped: names and notes come from others' records."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 import jinja2
 
-from mhc_bench.evidence.tables import Table
+from mhc_bench.evidence.tables import WORDS, Table
 
 SPECIAL = re.compile(r"([\\`*\[\]|~#])")
 ENTITIES = {"&": "&amp;", "<": "&lt;", ">": "&gt;"}
@@ -25,7 +25,7 @@ def escape(text: str) -> str:
 
 def markdown_table(table: Table) -> str:
     """The table, a row per line: names to the left, numbers to the right."""
-    marks = [":---" if index < table.names else "---:" for index in range(len(table.columns))]
+    marks = [":---" if heading in WORDS else "---:" for heading in table.columns]
     return "\n".join([_line(table.columns), f"| {' | '.join(marks)} |", *map(_line, table.rows)])
 
 

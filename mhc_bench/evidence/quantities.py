@@ -69,7 +69,7 @@ VALIDATION_LOSS = Quantity(
     "validation_loss", "Validation loss", "nats/token", lambda record: record.validation_loss, False
 )
 BITS_PER_BYTE = Quantity(
-    "bits_per_byte", "Validation bits per byte", "bits/byte", lambda record: record.bits_per_byte, False
+    "bits_per_byte", "Validation loss", "bits/byte", lambda record: record.bits_per_byte, False
 )
 
 
@@ -122,21 +122,19 @@ def _gain_peak(record: Record) -> float | None:
 
 GAIN_PEAK = Quantity("gain_peak", "Peak composite gain", "", _gain_peak)
 STABILITY = (
-    Quantity(
-        "gain_forward_peak", "Composite gain, forward: peak", "", partial(_probe_max, name=GAIN_FORWARD)
-    ),
-    Quantity("gain_forward_final", "forward: final", "", partial(_probe_final, name=GAIN_FORWARD)),
-    Quantity("gain_backward_peak", "backward: peak", "", partial(_probe_max, name=GAIN_BACKWARD)),
-    Quantity("gain_backward_final", "backward: final", "", partial(_probe_final, name=GAIN_BACKWARD)),
+    Quantity("gain_forward_peak", "Forward gain, peak", "", partial(_probe_max, name=GAIN_FORWARD)),
+    Quantity("gain_forward_final", "Forward gain, final", "", partial(_probe_final, name=GAIN_FORWARD)),
+    Quantity("gain_backward_peak", "Backward gain, peak", "", partial(_probe_max, name=GAIN_BACKWARD)),
+    Quantity("gain_backward_final", "Backward gain, final", "", partial(_probe_final, name=GAIN_BACKWARD)),
     Quantity(
         "gradient_norm_mean",
-        "Gradient norm: mean",
+        "Gradient norm, mean",
         "",
         lambda record: record.training.gradient_norm.mean if record.training else None,
     ),
     Quantity(
         "gradient_norm_max",
-        "Gradient norm: max",
+        "Gradient norm, max",
         "",
         lambda record: record.training.gradient_norm.max if record.training else None,
     ),
@@ -152,7 +150,7 @@ PARAMETERS = Quantity(
 )
 ADDED_PARAMETERS = Quantity(
     "parameters_residual",
-    "of these in the residual connections",
+    "Residual parameters",
     "",
     lambda record: record.training.parameters.residual if record.training else None,
     decimals=0,
@@ -175,7 +173,7 @@ PEAK_MEMORY = Quantity(
 )
 TOKENS_PER_SECOND = Quantity(
     "interleaved_tokens_per_second",
-    "Tokens/s",
+    "Speed",
     "tokens/s",
     lambda record: record.cost.step_time.tokens_per_second if record.cost.step_time else None,
     decimals=0,

@@ -7,7 +7,9 @@ from dataclasses import dataclass, replace
 
 from mhc_bench.evidence import quantities as q
 from mhc_bench.evidence.collate import Arm, Board, Cell, Row
+from mhc_bench.evidence.facts import differing_fields
 from mhc_bench.evidence.quantities import Quantity
+from mhc_bench.evidence.record import Task
 from mhc_bench.evidence.text import (
     NO_VALUE,
     difference_text,
@@ -20,16 +22,19 @@ from mhc_bench.evidence.text import (
     with_unit,
 )
 
+WORDS = frozenset(
+    {"Arm", "Protocol id", "Measure", "Variant", "Task", "Metric", "Status", "Verdict", "Record SHA-256"}
+)
+
 
 @dataclass(frozen=True)
 class Table:
-    """A table of text. The first `names` columns hold names; the others are aligned as numbers."""
+    """A table of text. The columns headed by one of `WORDS` hold words; the others are aligned as numbers."""
 
     title: str
     columns: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
     caption: str = ""
-    names: int = 1
 
 
 def headline_quantities(arm: Arm) -> list[Quantity]:
@@ -58,7 +63,7 @@ def comparison(title: str, arm: Arm, chosen: list[Quantity], caption: str = "") 
         for quantity in chosen
         for row in arm.rows
     ]
-    return Table(title, columns, tuple(rows), caption, names=2)
+    return Table(title, columns, tuple(rows), caption)
 
 
 def _comparison_cells(cell: Cell, quantity: Quantity) -> tuple[str, ...]:
@@ -73,19 +78,13 @@ def _comparison_cells(cell: Cell, quantity: Quantity) -> tuple[str, ...]:
 def scores(arm: Arm) -> Table:
     """All tasks at a glance: one row per variant, chance and prior above."""
     chosen = score_quantities(arm)
-    tasks = list(arm.tasks.values())
-    pad = ("",) * (len(chosen) - len(tasks))
 
-    def given(label: str, values: list[float | None]) -> tuple[str, ...]:
-        cells = [
-            NO_VALUE if value is None else shown(value, quantity)
-            for value, quantity in zip(values, chosen, strict=False)
-        ]
-        return (label, *cells, *pad)
+    def given(label: str, of: Callable[[Task], float | None]) -> tuple[str, ...]:
+        return (label, *(_optional(_of_tasks(arm, one, of), one) for one in chosen))
 
     rows = [
-        given("chance", [task.chance for task in tasks]),
-        given("prior", [task.prior for task in tasks]),
+        given("chance", lambda task: task.chance),
+        given("prior", lambda task: task.prior),
         *(
             (row.variant, *(mean_and_sd(arm.cell(row, one).spread, one) for one in chosen))
             for row in arm.rows
@@ -93,6 +92,18 @@ def scores(arm: Arm) -> Table:
     ]
     caption = "Scores in per cent, ± standard deviation over seeds. Prior: the best constant answer."
     return Table("Downstream scores", ("Variant", *(one.title for one in chosen)), tuple(rows), caption)
+
+
+def _of_tasks(arm: Arm, quantity: Quantity, of: Callable[[Task], float | None]) -> float | None:
+    """A property of the task that `quantity` scores; for the mean score its mean over the same tasks."""
+    tasks = [task for name, task in arm.tasks.items() if quantity.key == q.task_quantity(name, task).key]
+    values = [of(task) for task in tasks or filter(q.is_fraction, arm.tasks.values())]
+    known = [value for value in values if value is not None]
+    return sum(known) / len(known) if known and len(known) == len(values) else None
+
+
+def _optional(value: float | None, quantity: Quantity) -> str:
+    return NO_VALUE if value is None else shown(value, quantity)
 
 
 def task_properties(arm: Arm) -> Table:
@@ -106,7 +117,7 @@ def task_properties(arm: Arm) -> Table:
             str(task.n),
             task.version,
             *(
-                NO_VALUE if value is None else shown(value, q.task_quantity(name, task))
+                _optional(value, q.task_quantity(name, task))
                 for value in (task.chance, task.prior, _item_error(arm, name))
             ),
         )
@@ -116,7 +127,7 @@ def task_properties(arm: Arm) -> Table:
         "Item error: standard error over the items of one run, mean over runs. All seeds answer the same "
         "items, so averaging over seeds does not reduce it; it is apart from the spread over seeds."
     )
-    return Table("Tasks", columns, tuple(rows), caption, names=2)
+    return Table("Tasks", columns, tuple(rows), caption)
 
 
 def _item_error(arm: Arm, name: str) -> float | None:
@@ -151,8 +162,8 @@ def stability(arm: Arm) -> Table:
         for row in arm.rows
     ]
     caption = (
-        "Smallest to largest over seeds. Composite gain: of the product of all residual maps, Amax, mean "
-        "over tokens; 1 is an ordinary residual connection. Gradient norm: before clipping. A value that "
+        "Smallest to largest over seeds. Gain: Amax of the product of all residual maps, mean over tokens; "
+        "1 is an ordinary residual connection. Gradient norm: before clipping. A value that "
         "was not finite is left out of its range, which then says over how many runs it is."
     )
     return Table("Stability", columns, tuple(rows), caption)
@@ -163,7 +174,7 @@ def cost(arm: Arm) -> Table:
     columns = ("Variant", *(with_unit(one) for one in q.COST))
     rows = [(row.variant, *(_cost_text(arm, row, one) for one in q.COST)) for row in arm.rows]
     caption = (
-        "Step time and tokens/s: training steps of the variant and of the baseline taken in turn in one "
+        "Step time and speed: training steps of the variant and of the baseline taken in turn in one "
         "process. Training and evaluation time: as the runs went, beside whatever else ran. Means over seeds."
     )
     return Table("Cost", columns, tuple(rows), caption)
@@ -219,7 +230,17 @@ def study(board: Board) -> list[Table]:
     diverged = _side_by_side(
         board, "Diverged runs by arm", _diverged_text, "Runs that ended early, of those started."
     )
-    return [losses, gains, diverged]
+    return [arms(board), losses, gains, diverged]
+
+
+def arms(board: Board) -> Table:
+    """What the arms of a study differ in."""
+    fields = differing_fields(board)
+    rows = [
+        (arm.name, arm.protocol_id, *(values[index] for values in fields.values()))
+        for index, arm in enumerate(board.arms)
+    ]
+    return Table("Arms", ("Arm", "Protocol id", *fields), tuple(rows), "All other protocol fields are equal.")
 
 
 def _side_by_side(board: Board, title: str, text: Callable[[Arm, Row], str], caption: str) -> Table:

@@ -38,14 +38,14 @@ def signed(value: float, quantity: Quantity) -> str:
 
 
 def interval(difference: Difference, quantity: Quantity) -> str:
-    """`[low, high]`, or a dash where there is none."""
+    """`(low, high)`, or a dash where there is none."""
     if difference.low is None or difference.high is None:
         return NO_VALUE
-    return f"[{signed(difference.low, quantity)}, {signed(difference.high, quantity)}]"
+    return f"({signed(difference.low, quantity)}, {signed(difference.high, quantity)})"
 
 
 def difference_text(cell: Cell, quantity: Quantity) -> str:
-    """`mean [low, high]` of the paired difference, or a dash."""
+    """`mean (low, high)` of the paired difference, or a dash."""
     found = cell.difference
     if found is None or found.mean is None:
         return NO_VALUE

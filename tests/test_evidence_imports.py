@@ -1,0 +1,24 @@
+"""Evidence is plain data: a leaderboard is made without torch, Lightning or the configuration."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+PROGRAM = """
+import sys
+import mhc_bench.evidence.leaderboard
+heavy = {"torch", "lightning", "transformers", "lm_eval", "omegaconf", "mhc_bench.config"}
+print(sorted(heavy & set(sys.modules)))
+"""
+
+
+def test_the_leaderboard_needs_neither_torch_nor_the_configuration() -> None:
+    done = subprocess.run([sys.executable, "-c", PROGRAM], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_reading_records_draws_in_no_plotting_library() -> None:
+    program = "import sys, mhc_bench.evidence; print('matplotlib' in sys.modules, 'scipy' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False False"
