@@ -44,6 +44,9 @@ class WorldConfig(DataConfig):
 
     kind: str = "world"
     world_seed: int = 0
+    """Which facts; worlds of one scale share their words."""
+    scale: int = 1
+    """Multiplies the people, species and activities: how much there is to learn by heart."""
 
 
 @dataclass
@@ -132,6 +135,8 @@ class HardwareConfig:
     """CPU threads of each process."""
     rows_per_device: int = 0
     """Rows of one forward pass on a device; 0 for a device's whole share of the batch."""
+    workers: int = 0
+    """Processes of each device that prepare rows; 0 prepares them between the steps."""
     side_by_side: int = 0
     """Runs at the same time; 0 for as many as finish sooner (CPU) or as there are free devices (GPU)."""
 

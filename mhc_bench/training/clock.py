@@ -1,0 +1,42 @@
+"""Which step the run is at, and how long steps take without what is done between them."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Iterator
+
+
+class Clock:
+    """Shared by the callbacks: the recorder sets it first after each batch, the others read it."""
+
+    def __init__(self) -> None:
+        self.step = 0
+        """Optimizer steps done."""
+        self.stepped = False
+        """Whether the last batch completed an optimizer step."""
+        self.ending = False
+        """Whether that was the last step of the run."""
+        self._mark: float | None = None
+
+    def begin(self) -> None:
+        """The first step begins now; later calls do nothing."""
+        if self._mark is None:
+            self._mark = time.perf_counter()
+
+    def lap(self) -> float:
+        """Seconds since the step began, pauses apart; the next one begins now."""
+        assert self._mark is not None
+        now = time.perf_counter()
+        seconds, self._mark = now - self._mark, now
+        return seconds
+
+    @contextlib.contextmanager
+    def paused(self) -> Iterator[None]:
+        """What happens inside does not count as step time."""
+        began = time.perf_counter()
+        try:
+            yield
+        finally:
+            if self._mark is not None:
+                self._mark += time.perf_counter() - began

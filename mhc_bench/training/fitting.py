@@ -1,0 +1,219 @@
+"""Train one run from wherever it stands to `training.json` and the final model."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import resource
+import sys
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import torch
+import torch.distributed as dist
+
+from mhc_bench.config import check_same_run, save_run_config
+from mhc_bench.config.schema import RunConfig
+from mhc_bench.data import open_source
+from mhc_bench.data.module import BatchPlan, TokenData
+from mhc_bench.data.source import TokenSource
+from mhc_bench.errors import RunError
+from mhc_bench.model import count_parameters, flops_per_token, save_model, weight_digest
+from mhc_bench.training.checkpoints import (
+    FOLDER,
+    STATE,
+    Checkpoints,
+    count_start,
+    newest_good,
+    remove_resume_files,
+)
+from mhc_bench.training.checks import check_run, launched, world_size
+from mhc_bench.training.clock import Clock
+from mhc_bench.training.launch import launch_ranks
+from mhc_bench.training.loggers import make_logger
+from mhc_bench.training.module import ResidualTraining, build_model
+from mhc_bench.training.probing import Probes
+from mhc_bench.training.recorder import Recorder
+from mhc_bench.training.sharding import is_sharded, make_strategy
+from mhc_bench.training.summary import TrainingSummary, history_fields, read_summary, write_summary
+from mhc_bench.training.validation import Validation
+
+FINAL = "final"
+KNOWN_WARNINGS = (
+    r".*does not have many workers.*",
+    r".*your dataloader is not resumable.*",
+    r".*`ModelParallelStrategy` is an experimental.*",
+    r".*exists and is not empty.*",
+    r".*isinstance\(treespec, LeafSpec\).*",
+)
+"""What Lightning says about things that are meant: workers, a position that comes from the step, FSDP2."""
+
+
+def fit(config: RunConfig, run_dir: Path, *, quiet: bool = False) -> TrainingSummary:
+    """Train a run, or go on with it, or return what is already there.
+
+    Resumes from the newest good checkpoint. Starts its own ranks where it needs several and is not one of them.
+
+    Args:
+        config: the resolved run.
+        run_dir: its folder; `config.yaml` is written there unless it stands.
+        quiet: show no progress bar (none is shown outside a terminal either).
+
+    Raises:
+        UsageError: the configuration cannot be trained here, or the folder belongs to another run; nothing has
+            been written.
+        RunError: checkpoints are damaged, or a rank failed.
+    """
+    check_run(config)
+    check_same_run(config, run_dir)
+    if (done := read_summary(run_dir)) is not None:
+        return done
+    source = open_source(config.data)
+    prepare(config, source, run_dir)
+    if world_size(config) > 1 and not launched():
+        launch_ranks(config, run_dir, quiet)
+    else:
+        train_rank(config, source, run_dir, quiet)
+    done = read_summary(run_dir)
+    if done is None:
+        raise RunError(f"{run_dir}: training ended without training.json")
+    return done
+
+
+def prepare(config: RunConfig, source: TokenSource, run_dir: Path) -> None:
+    """Everything that can be refused is, then the folder gets its `config.yaml`."""
+    build_model(config, source)
+    source.train_row(config.seed, 0, config.training.sequence_length + 1)
+    if not (run_dir / "config.yaml").exists():
+        save_run_config(config, run_dir)
+
+
+def train_rank(config: RunConfig, source: TokenSource, run_dir: Path, quiet: bool) -> None:
+    """One rank's part of a run, start to end."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(config.hardware.threads)
+    with lightning_quiet():
+        L.seed_everything(config.seed, verbose=False)
+        try:
+            _train(config, source, run_dir, quiet)
+        finally:
+            torch.set_num_threads(threads)
+            if dist.is_initialized() and not launched():
+                dist.destroy_process_group()
+
+
+def _train(config: RunConfig, source: TokenSource, run_dir: Path, quiet: bool) -> None:
+    checkpoint = newest_good(run_dir, is_sharded(config))
+    module, clock = ResidualTraining(config, source), Clock()
+    recorder = Recorder(config, run_dir, clock, quiet)
+    trainer = make_trainer(config, run_dir, recorder, clock)
+    restarts = count_start(run_dir) if trainer.is_global_zero else 0
+    try:
+        trainer.fit(
+            module,
+            datamodule=TokenData(config, source),
+            ckpt_path=None if checkpoint is None else checkpoint / STATE,
+            weights_only=True,
+        )
+        finish(config, module, recorder, run_dir, restarts)
+    finally:
+        recorder.close()
+
+
+def make_trainer(config: RunConfig, run_dir: Path, recorder: Recorder, clock: Clock) -> L.Trainer:
+    """The Trainer, with everything that Lightning would add by itself turned off."""
+    training, logs = config.training, config.logging
+    return L.Trainer(
+        accelerator=config.hardware.accelerator,
+        devices=config.hardware.devices,
+        num_nodes=config.hardware.nodes,
+        strategy=make_strategy(config),
+        max_steps=training.steps,
+        max_epochs=-1,
+        accumulate_grad_batches=BatchPlan.of(config, world_size(config)).parts,
+        logger=[make_logger(logger, run_dir) for logger in logs.loggers],
+        callbacks=[
+            recorder,
+            Validation(training.validate_every, clock, recorder.report_validation),
+            Probes(training.probe_every, run_dir, clock, recorder),
+            Checkpoints(logs.checkpoint_every, run_dir, clock, recorder.history),
+        ],
+        default_root_dir=run_dir,
+        use_distributed_sampler=False,  # Lightning's own sampler would shuffle
+        limit_val_batches=0,
+        num_sanity_val_steps=0,
+        inference_mode=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+    )
+
+
+def finish(
+    config: RunConfig, module: ResidualTraining, recorder: Recorder, run_dir: Path, restarts: int
+) -> None:
+    """Save the final model, write the summary, remove what was kept to resume from; collective."""
+    model, history = module.model, recorder.history
+    final = weight_digest(model)
+    save_model(model, module.source.tokenizer, run_dir / FOLDER / FINAL)
+    memory = largest_over_ranks(peak_memory())
+    if module.global_rank == 0:
+        summary = TrainingSummary(
+            **history_fields(history, config.training.batch_tokens),
+            parameters=count_parameters(model),
+            flops_per_token=flops_per_token(model, config.training.sequence_length),
+            data_identity=module.source.identity,
+            shared_weight_digest=module.shared_digest,
+            weight_digest=final,
+            restarts=restarts,
+            peak_memory_bytes=memory,
+            threads=config.hardware.threads,
+            world_size=world_size(config),
+            gpus=gpu_names(config),
+        )
+        write_summary(summary, run_dir)
+        remove_resume_files(run_dir)
+
+
+def peak_memory() -> int:
+    """Bytes: of the tensors on a GPU, of the whole process on a CPU."""
+    if torch.cuda.is_available() and torch.cuda.max_memory_allocated():
+        return torch.cuda.max_memory_allocated()
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
+
+
+def largest_over_ranks(value: int) -> int:
+    """The largest of the ranks' values; collective."""
+    if not (dist.is_initialized() and dist.get_world_size() > 1):
+        return value
+    values: list[Any] = [0] * dist.get_world_size()
+    dist.all_gather_object(values, value)
+    return int(max(values))
+
+
+def gpu_names(config: RunConfig) -> list[str]:
+    """The GPUs of this node that the run used."""
+    if config.hardware.accelerator != "gpu":
+        return []
+    return [torch.cuda.get_device_name(index) for index in range(config.hardware.devices)]
+
+
+@contextlib.contextmanager
+def lightning_quiet() -> Iterator[None]:
+    """Lightning's greetings and the warnings about what is meant are left out."""
+    loggers = [logging.getLogger(name) for name in ("lightning.pytorch", "lightning.fabric")]
+    levels = [logger.level for logger in loggers]
+    with warnings.catch_warnings():
+        for pattern in KNOWN_WARNINGS:
+            warnings.filterwarnings("ignore", message=pattern)
+        for logger in loggers:
+            logger.setLevel(logging.WARNING)
+        try:
+            yield
+        finally:
+            for logger, level in zip(loggers, levels, strict=True):
+                logger.setLevel(level)

@@ -1,0 +1,65 @@
+"""Starting the ranks of a run on this machine, whatever command the run was asked for with."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+import time
+import uuid
+from pathlib import Path
+
+from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+from torch.distributed.launcher.api import LaunchConfig, elastic_launch
+
+from mhc_bench.config.schema import RunConfig
+from mhc_bench.errors import RunError
+
+SECONDS_BETWEEN_LOOKS = 0.5
+
+
+def launch_ranks(config: RunConfig, run_dir: Path, quiet: bool) -> None:
+    """Train `run_dir` (its `config.yaml`) in one process per device and wait for them.
+
+    Raises:
+        RunError: a rank failed; the others have been ended.
+    """
+    launch = LaunchConfig(
+        min_nodes=1,
+        max_nodes=1,
+        nproc_per_node=config.hardware.devices,
+        run_id=uuid.uuid4().hex,
+        rdzv_backend="c10d",
+        rdzv_endpoint="localhost:0",
+        max_restarts=0,
+        monitor_interval=0.1,
+    )
+    os.environ.setdefault("OMP_NUM_THREADS", str(config.hardware.threads))
+    arguments = ["-m", "mhc_bench.training.ranks", str(run_dir), *(["--quiet"] if quiet else [])]
+    try:
+        elastic_launch(launch, sys.executable)(*arguments)
+    except ChildFailedError as error:
+        rank, failure = error.get_first_failure()
+        raise RunError(
+            f"rank {rank} of {config.variant_name} seed {config.seed}: {_reason(failure.message)}"
+        ) from error
+
+
+def _reason(message: object) -> str:
+    """The last line of what a rank left behind."""
+    text = str(message.get("message", message)) if isinstance(message, dict) else str(message)
+    lines = [line for line in text.splitlines() if line.strip()]
+    return lines[-1] if lines else "ended without a message"
+
+
+def end_with_parent() -> None:
+    """End this process when its parent is gone: a killed run leaves no rank behind that goes on writing."""
+    parent = os.getppid()
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(SECONDS_BETWEEN_LOOKS)
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    threading.Thread(target=watch, daemon=True, name="end-with-parent").start()

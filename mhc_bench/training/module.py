@@ -1,0 +1,142 @@
+"""The LightningModule: a decoder with one variant grafted on, its loss, its optimizer. Shapes: `B T V`."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from typing import Any
+
+import lightning as L
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.optim import AdamW, Optimizer
+from torch.optim.lr_scheduler import LambdaLR
+from transformers import PreTrainedModel
+
+from mhc_bench.config.schema import RunConfig
+from mhc_bench.data.order import mix
+from mhc_bench.data.source import TokenSource
+from mhc_bench.model import build_backbone, graft, materialise, parameter_groups, shared_weight_digest
+from mhc_bench.training.schedule import multiplier
+from mhc_bench.training.sharding import global_gradient_norm, shard
+from mhc_bench.training.validation import TokenLoss
+
+
+def build_model(config: RunConfig, source: TokenSource) -> PreTrainedModel:
+    """The grafted model of a run on the meta device: shapes and names, no memory.
+
+    Raises:
+        UsageError: for an unknown family, variant or option.
+    """
+    tokenizer = source.tokenizer
+    model = build_backbone(
+        config.model.family,
+        config.model.backbone,
+        vocabulary=source.vocabulary,
+        bos_id=tokenizer.bos_token_id,
+        eos_id=tokenizer.eos_token_id,
+        pad_id=tokenizer.pad_token_id,
+        max_positions=config.training.sequence_length,
+        device="meta",
+    )
+    return graft(model, config.variant.connection, **config.variant.options)
+
+
+class ResidualTraining(L.LightningModule):
+    """One run. After each optimizer step the attributes below hold what that step was."""
+
+    model: PreTrainedModel
+
+    def __init__(self, config: RunConfig, source: TokenSource) -> None:
+        super().__init__()
+        self.save_hyperparameters(dataclasses.asdict(config))
+        self.config, self.source = config, source
+        self.shared_digest = ""
+        self.losses: list[Tensor] = []
+        """Mean loss of each forward pass of the current step on this rank."""
+        self.row_digests: list[bytes] = []
+        """Digests of this rank's rows of the current step."""
+        self.gradient_norm = math.nan
+        """Global norm before clipping."""
+        self.diverged = False
+        """A gradient was not finite: the step was not taken and the run ends."""
+        self.validation = TokenLoss(source.validation_bytes_per_token(config.training.sequence_length + 1))
+
+    def configure_model(self) -> None:
+        """Build on the meta device, shard, then fill each parameter from (seed, name)."""
+        if hasattr(self, "model"):
+            return
+        model, start = build_model(self.config, self.source), self.config.model.initialisation
+        if self.device_mesh is not None:
+            mesh = self.device_mesh["data_parallel"]
+            shard(model, mesh, self.trainer.world_size, self.config.training.precision)
+        device = self.trainer.strategy.root_device
+        materialise(
+            model,
+            self.config.seed,
+            rule=start.rule,
+            scale=start.scale,
+            depth_scaled=start.depth_scaled,
+            device=device,
+        )
+        self.shared_digest = shared_weight_digest(model)
+        self.model = model.train()
+
+    def configure_optimizers(self) -> dict[str, Any]:
+        """AdamW over the model's parameter groups, with a schedule that is a function of the step."""
+        wanted, steps = self.config.optimizer, self.config.training.steps
+        optimizer = AdamW(
+            parameter_groups(self.model, wanted.weight_decay),
+            lr=wanted.learning_rate,
+            betas=(wanted.betas[0], wanted.betas[1]),
+            eps=wanted.epsilon,
+            fused=True,
+        )
+        schedule = LambdaLR(optimizer, lambda step: multiplier(wanted.schedule, step, steps))
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def token_losses(self, ids: Tensor) -> Tensor:
+        """Cross-entropy in nats of each next token, fp32 [b, T], for rows `ids` [b, T + 1]."""
+        logits = self.model(input_ids=ids[:, :-1], use_cache=False).logits.float()
+        losses = F.cross_entropy(logits.flatten(0, 1), ids[:, 1:].flatten(), reduction="none")
+        return losses.view(len(ids), -1)
+
+    def on_train_batch_start(self, batch: dict[str, Any], batch_idx: int) -> None:
+        """Random numbers are a function of (seed, step, part, rank), so a resumed run needs no saved state."""
+        key = self.config.seed
+        for part in (
+            self.trainer.global_step,
+            batch_idx % self.trainer.accumulate_grad_batches,
+            self.global_rank,
+        ):
+            key = mix(key ^ part)
+        torch.manual_seed(key >> 1)
+
+    def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
+        """Mean loss of this rank's part of the batch."""
+        loss = self.token_losses(batch["ids"]).mean()
+        self.losses.append(loss.detach())
+        self.row_digests.extend(batch["digests"])
+        return loss
+
+    def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
+        """Add the losses of `(ids [b, T + 1], weights [b])` to the metric."""
+        ids, weights = batch
+        self.validation.update(self.token_losses(ids), weights)
+
+    def configure_gradient_clipping(
+        self,
+        optimizer: Optimizer,
+        gradient_clip_val: float | None = None,
+        gradient_clip_algorithm: str | None = None,
+    ) -> None:
+        """Measure the global norm, clip by it; a step with a non-finite norm is not taken, on any rank."""
+        norm, limit = global_gradient_norm(optimizer), self.config.optimizer.clip
+        self.gradient_norm = norm.item()
+        if not math.isfinite(self.gradient_norm):
+            self.diverged = True
+            optimizer.zero_grad(set_to_none=True)  # AdamW leaves parameters without a gradient alone
+        elif limit is not None and self.gradient_norm > limit:
+            parameters = [p for group in optimizer.param_groups for p in group["params"]]
+            torch.nn.utils.clip_grads_with_norm_(parameters, limit, norm)

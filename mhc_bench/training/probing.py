@@ -1,0 +1,73 @@
+"""The callback that measures the health of the residual connections while a run goes on."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import lightning as L
+import torch
+from torch import Tensor
+
+from mhc_bench.model import residual_connections
+from mhc_bench.training.clock import Clock
+from mhc_bench.training.module import ResidualTraining
+from mhc_bench.training.probes import Probe
+from mhc_bench.training.recorder import Recorder
+from mhc_bench.training.tables import Table
+
+PROBES_FILE = "probes.csv"
+ROWS = 2
+"""Validation rows that the probes look at; every rank the same ones."""
+
+
+class Probes(L.Callback):
+    """Measures before the first step, every `every` steps and after the last."""
+
+    def __init__(self, every: int, run_dir: Path, clock: Clock, recorder: Recorder) -> None:
+        self.every, self.run_dir, self.clock, self.recorder = every, run_dir, clock, recorder
+        self.table: Table | None = None
+        self.ids: Tensor | None = None
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Open the tables with the probes' names; a fresh run writes the start values."""
+        assert isinstance(pl_module, ResidualTraining)
+        rows = pl_module.source.validation_rows(pl_module.config.training.sequence_length + 1)[:ROWS]
+        self.ids = torch.from_numpy(rows[:, :-1]).to(pl_module.device)
+        scalars, sublayers = self.measure(pl_module)
+        if trainer.is_global_zero:
+            self.recorder.open_table(list(scalars))
+            columns = ["step", *(sublayers[0] if sublayers else ())]
+            self.table = Table(self.run_dir / PROBES_FILE, columns, trainer.global_step)
+        if trainer.global_step == 0:
+            self._report(scalars, sublayers)
+
+    def on_train_batch_end(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: object, batch: object, batch_idx: int
+    ) -> None:
+        """Measure where it is time."""
+        if not self.clock.stepped:
+            return
+        if self.clock.step % self.every == 0 or self.clock.ending:
+            with self.clock.paused():
+                assert isinstance(pl_module, ResidualTraining)
+                self._report(*self.measure(pl_module))
+
+    def on_fit_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Close the table."""
+        if self.table is not None:
+            self.table.close()
+
+    @torch.no_grad()
+    def measure(self, module: ResidualTraining) -> tuple[dict[str, float], list[dict[str, float]]]:
+        """Scalars and one row per sublayer; every rank takes part, FSDP communicates."""
+        assert self.ids is not None
+        with Probe(residual_connections(module.model)) as probe:
+            module.model(input_ids=self.ids, use_cache=False)
+            return probe.measure()
+
+    def _report(self, scalars: dict[str, float], sublayers: list[dict[str, float]]) -> None:
+        step = self.clock.step
+        self.recorder.history.add_probes(step, scalars)
+        self.recorder.report(scalars)
+        if self.table is not None:
+            self.table.write([{"step": step, **row} for row in sublayers])

@@ -1,0 +1,24 @@
+"""One rank of a run: `python -m mhc_bench.training.ranks RUN_DIR [--quiet]`, started by `launch_ranks`."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from torch.distributed.elastic.multiprocessing.errors import record
+
+from mhc_bench.config import load_run_config
+from mhc_bench.training.fitting import fit
+from mhc_bench.training.launch import end_with_parent
+
+
+@record
+def main() -> None:
+    """Train the run whose folder is the first argument."""
+    end_with_parent()
+    folder = Path(sys.argv[1])
+    fit(load_run_config(folder), folder, quiet="--quiet" in sys.argv[2:])
+
+
+if __name__ == "__main__":
+    main()
