@@ -1,0 +1,88 @@
+"""What usually comes next: `hella` (after HellaSwag: scripts) and `piqa` (after PIQA: tools)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import ClassVar
+
+from mhc_bench.data.world.draws import Draws
+from mhc_bench.data.world.facts import SCRIPT_STEPS, World
+from mhc_bench.data.world.family import Family, Item, item
+
+_OTHER = {"he": "she", "she": "he"}
+
+
+class Hella(Family):
+    """`dimi is dudoing . he zugas . he batos . ...`: six steps of an activity, in order. Key: name and activity."""
+
+    name: ClassVar[str] = "hella"
+
+    def __init__(self, world: World) -> None:
+        super().__init__(world)
+        pairs = [(name, activity) for activity in world.scripts for name in world.lexicon.names]
+        self._known = [pair for pair in pairs if not self.is_held_out(" ".join(pair))]
+        self._unknown = [pair for pair in pairs if self.is_held_out(" ".join(pair))]
+
+    def _words(self, name: str, activity: str, steps: int) -> list[str]:
+        words = [name, "is", activity, "."]
+        for step in self.world.scripts[activity][:steps]:
+            words += [self.world.pronouns[name], step, "."]
+        return words
+
+    def _item(self, name: str, activity: str) -> Item:
+        draws = Draws("hella item", self.world.seed, name, activity)
+        script, pronoun = self.world.scripts[activity], self.world.pronouns[name]
+        shown = 2 + draws.below(SCRIPT_STEPS - 2)
+        misplaced = draws.among([step for step in script if step != script[shown]])
+        foreign = draws.among([step for step in self.world.lexicon.steps if step not in script])
+        gold = f"{pronoun} {script[shown]}"
+        wrong = [f"{_OTHER[pronoun]} {script[shown]}", f"{pronoun} {misplaced}", f"{pronoun} {foreign}"]
+        context = self._words(name, activity, shown)
+        return item("next", f"{name} {activity}", context, gold.split(), draws.shuffled([gold, *wrong]))
+
+    def document(self, draws: Draws) -> list[str]:
+        return self._words(*draws.among(self._known), SCRIPT_STEPS)
+
+    def training_item(self, draws: Draws) -> Item:
+        return self._item(*draws.among(self._known))
+
+    def held_out_items(self) -> Iterator[Item]:
+        return (self._item(*pair) for pair in self._unknown)
+
+
+class Piqa(Family):
+    """`to guzeize the poseum use ziduel .`, for a quarter `avoid` and a tool that does not fit. Key: verb and object."""
+
+    name: ClassVar[str] = "piqa"
+
+    def __init__(self, world: World) -> None:
+        super().__init__(world)
+        pairs = [(verb, thing) for verb in world.verbs for thing in world.lexicon.objects]
+        self._known = [pair for pair in pairs if not self.is_held_out(" ".join(pair))]
+        self._unknown = [pair for pair in pairs if self.is_held_out(" ".join(pair))]
+
+    def _tools(self, verb: str) -> tuple[list[str], list[str]]:
+        """The tools that fit `verb`, and the others."""
+        fitting = self.world.tools[self.world.verbs[verb]]
+        return list(fitting), [tool for tool in self.world.lexicon.tools if tool not in fitting]
+
+    def _item(self, verb: str, thing: str, draws: Draws) -> Item:
+        advice = "use" if draws.below(4) else "avoid"
+        fitting, unfit = (draws.among(tools) for tools in self._tools(verb))
+        gold = fitting if advice == "use" else unfit
+        context = ["to", verb, "the", thing, advice]
+        return item(advice, f"{verb} {thing}", context, [gold], draws.shuffled([fitting, unfit]))
+
+    def document(self, draws: Draws) -> list[str]:
+        verb, thing = draws.among(self._known)
+        fitting, unfit = self._tools(verb)
+        if draws.below(4):
+            return ["to", verb, "the", thing, "use", draws.among(fitting), "."]
+        return ["to", verb, "the", thing, "avoid", draws.among(unfit), "."]
+
+    def training_item(self, draws: Draws) -> Item:
+        return self._item(*draws.among(self._known), draws)
+
+    def held_out_items(self) -> Iterator[Item]:
+        for verb, thing in self._unknown:
+            yield self._item(verb, thing, Draws("piqa item", self.world.seed, verb, thing))
