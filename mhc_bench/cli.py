@@ -1,4 +1,4 @@
-"""The command line: parses, calls one function per verb, turns expected errors into one line and an exit code."""
+"""The command line: one function per verb; an expected error becomes one line and an exit code."""
 
 from __future__ import annotations
 
@@ -99,7 +99,9 @@ def _json(parser: Parser) -> None:
 
 
 def _add_running(verbs: Verbs[Parser]) -> None:
-    run = _verb(verbs, "run", _run, "train, evaluate and collate all that is missing of a suite; safe to repeat")
+    run = _verb(
+        verbs, "run", _run, "train, evaluate and collate all that is missing of a suite; safe to repeat"
+    )
     run.add_argument("suite")
     _overrides(run)
     run.add_argument("--dry-run", action="store_true", help="print the plan and what is missing, do nothing")
@@ -112,7 +114,9 @@ def _add_running(verbs: Verbs[Parser]) -> None:
     evaluate = _verb(verbs, "eval", _eval, "lm-eval on one run")
     evaluate.add_argument("run_dir", type=Path)
     _overrides(evaluate)
-    export = _verb(verbs, "export", _export, "a transformers checkpoint with a model card, from a finished run")
+    export = _verb(
+        verbs, "export", _export, "a transformers checkpoint with a model card, from a finished run"
+    )
     export.add_argument("run_dir", type=Path)
     export.add_argument("out", type=Path)
     bench = _verb(verbs, "bench", _bench, "timings, side by side in one process")

@@ -20,7 +20,18 @@ def test_help_names_the_working_verbs_and_no_other(capsys: pytest.CaptureFixture
         cli.main(["--help"])
     assert ended.value.code == 0
     text = capsys.readouterr().out
-    for verb in ("run", "train", "eval", "leaderboard", "list", "describe", "plan", "export", "doctor", "bench"):
+    for verb in (
+        "run",
+        "train",
+        "eval",
+        "leaderboard",
+        "list",
+        "describe",
+        "plan",
+        "export",
+        "doctor",
+        "bench",
+    ):
         assert f"\n    {verb} " in text
     assert not any(f"\n    {verb} " in text for verb in LATER)
 

@@ -51,7 +51,9 @@ def run(name: str, overrides: list[str], root: Path, dry_run: bool, records: Pat
         for each in missing:
             console.print(f"  {Reporter.name(each)}: {read_state(run_folder(root, each)).standing}")
         return 0
-    failed = _compute(suite, missing, root, console, shlex.join(["mhc-bench", "run", name, *overrides]), overrides)
+    failed = _compute(
+        suite, missing, root, console, shlex.join(["mhc-bench", "run", name, *overrides]), overrides
+    )
     _collate(suite, root, records, console)
     for title, state in failed.items():
         console.print(f"failed: {title}: {state.detail}", markup=False)
@@ -59,7 +61,12 @@ def run(name: str, overrides: list[str], root: Path, dry_run: bool, records: Pat
 
 
 def _compute(
-    suite: SuiteConfig, missing: list[RunConfig], root: Path, console: Console, command: str, overrides: list[str]
+    suite: SuiteConfig,
+    missing: list[RunConfig],
+    root: Path,
+    console: Console,
+    command: str,
+    overrides: list[str],
 ) -> dict[str, RunState]:
     if not missing:
         return {}
@@ -88,8 +95,9 @@ def _collate(suite: SuiteConfig, root: Path, records: Path | None, console: Cons
     if not finished:
         console.print("No run has finished: there is nothing to rank.")
         return
-    for folder in finished if records else []:
-        publish(folder, run_folder(records, runs[folder]).with_suffix(".json"))
+    if records is not None:
+        for folder in finished:
+            publish(folder, run_folder(records, runs[folder]).with_suffix(".json"))
     show_leaderboard(finished, leaderboard_folder(root, suite), console)
 
 
@@ -134,7 +142,9 @@ def single_run(name: str, overrides: list[str]) -> RunConfig:
     given = {key for key, _, _ in pairs}
     rest = [item for item in overrides if item.partition("=")[0] not in keys]
     if not {"variant", "seed"} <= given:
-        raise UsageError(f"train needs variant= and seed=, such as: mhc-bench train {name} variant=mhc seed=0")
+        raise UsageError(
+            f"train needs variant= and seed=, such as: mhc-bench train {name} variant=mhc seed=0"
+        )
     chosen = [f"{keys[key]}=[{value}]" for key, _, value in pairs if key in keys]
     runs = run_configs(load_suite(name, [*rest, *chosen]))
     if len(runs) > 1:
@@ -187,7 +197,9 @@ def with_overrides(run: RunConfig, overrides: list[str]) -> RunConfig:
     over = parse_overrides(overrides)
     other = sorted(set(over) - {"evaluation"})
     if other:
-        raise UsageError(f"eval can change evaluation.* only, not {', '.join(other)}: train another run for that")
+        raise UsageError(
+            f"eval can change evaluation.* only, not {', '.join(other)}: train another run for that"
+        )
     changed = typed(RunConfig, merge(plain(run), over), "eval")
     return dataclasses.replace(changed, protocol_id=protocol_id(changed))
 
@@ -199,7 +211,13 @@ def _print_scores(folder: Path) -> None:
     assert summary is not None
     table = Table("task", "metric", "score", "± stderr", "n", "shots", "chance", box=None, pad_edge=False)
     for name, task in summary.tasks.items():
-        numbers = (f"{task.value:.3f}", _optional(task.stderr), str(task.n), str(task.shots), _optional(task.chance))
+        numbers = (
+            f"{task.value:.3f}",
+            _optional(task.stderr),
+            str(task.n),
+            str(task.shots),
+            _optional(task.chance),
+        )
         table.add_row(name, task.metric, *numbers)
     Console().print(table)
     Console().print(f"{folder / EVALUATION_FILE}", highlight=False, soft_wrap=True)
@@ -241,5 +259,3 @@ def bench_step(name: str, overrides: list[str], steps: int, as_json: bool) -> in
     report = run_bench_step(first, steps)
     print(json.dumps(report.to_json(), indent=1) if as_json else report.to_text())
     return 0
-
-

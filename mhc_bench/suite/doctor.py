@@ -70,7 +70,9 @@ def _package(requirement: Requirement) -> Finding:
     except PackageNotFoundError:
         return Finding(name, "missing", f"not installed ({wanted})")
     if found in MALICIOUS.get(name, ()):
-        return Finding(name, "missing", f"{found} IS A MALICIOUS RELEASE: uninstall it and change your passwords")
+        return Finding(
+            name, "missing", f"{found} IS A MALICIOUS RELEASE: uninstall it and change your passwords"
+        )
     fits = requirement.specifier.contains(found, prereleases=True)
     return Finding(name, "ok" if fits else "missing", f"{found} ({wanted})")
 
@@ -78,14 +80,18 @@ def _package(requirement: Requirement) -> Finding:
 def _machine() -> list[Finding]:
     here = machine()
     memory = f"{here['memory_bytes'] / 2**30:.0f} GiB" if here["memory_bytes"] else "unknown memory"
-    return [Finding("machine", "ok", f"{here['processor']}, {here['cores']} cores, {memory}, {here['system']}")]
+    return [
+        Finding("machine", "ok", f"{here['processor']}, {here['cores']} cores, {memory}, {here['system']}")
+    ]
 
 
 def _accelerator() -> list[Finding]:
     import torch
 
     if not torch.cuda.is_available():
-        return [Finding("gpu", "note", "none: hardware=cpu and hardware=cpu-fsdp run here, the GPU ones do not")]
+        return [
+            Finding("gpu", "note", "none: hardware=cpu and hardware=cpu-fsdp run here, the GPU ones do not")
+        ]
     count = torch.cuda.device_count()
     names = ", ".join(torch.cuda.get_device_name(index) for index in range(count))
     return [Finding("gpu", "ok", f"{count}: {names}")]

@@ -19,8 +19,10 @@ Rows = list[dict[str, str]]
 
 def show(what: str, runs: Path, as_json: bool) -> int:
     """Print the list of suites, variants, models, tasks or runs."""
-    rows = {"suites": suites, "variants": variants, "models": models, "tasks": tasks}[what]() if what != "runs" else (
-        found_runs(runs)
+    rows = (
+        {"suites": suites, "variants": variants, "models": models, "tasks": tasks}[what]()
+        if what != "runs"
+        else (found_runs(runs))
     )
     if as_json:
         print(json.dumps(rows, indent=1))
@@ -49,7 +51,8 @@ def variants() -> Rows:
         for name in part_names("variants")
     ]
     return shipped + [
-        {"variant": point.name, "connection": point.value} for point in entry_points(group="mhc_bench.variants")
+        {"variant": point.name, "connection": point.value}
+        for point in entry_points(group="mhc_bench.variants")
     ]
 
 
@@ -69,7 +72,8 @@ def found_runs(root: Path) -> Rows:
     folders = sorted(path.parent for path in root.glob("*/*/seed*/config.yaml"))
     states = [(folder, read_state(folder)) for folder in folders]
     return [
-        {"run": folder.as_posix(), "state": state.standing, "detail": state.detail} for folder, state in states
+        {"run": folder.as_posix(), "state": state.standing, "detail": state.detail}
+        for folder, state in states
     ]
 
 

@@ -15,7 +15,7 @@ from mhc_bench.suite.preflight import Counts
 from mhc_bench.suite.state import read_state
 
 FLOPS_PER_SECOND = {"cpu": 2.5e10, "gpu": 4.0e14}
-"""Stated efficiency where nothing was measured: per CPU thread in fp32, and per GPU in bf16 (40 % of an H100)."""
+"""Stated efficiency where nothing was measured: a CPU thread in fp32, a GPU in bf16 (40 % of an H100)."""
 BYTES_PER_PARAMETER = {"weights": 4, "gradients": 4, "optimizer": 8}
 CHECKPOINT_COPIES = 3
 """Two checkpoints to resume from (weights and optimizer: three numbers each), and the final weights."""
@@ -101,7 +101,17 @@ def to_json(rows: list[PlanRow]) -> dict[str, Any]:
 def to_table(rows: list[PlanRow]) -> Table:
     """The plan for a terminal."""
     table = Table(box=None, pad_edge=False, caption=_caption(rows), caption_justify="left")
-    for heading in ("arm", "variant", "protocol", "runs", "missing", "tokens/run", "parameters", "added", "FLOPs/run"):
+    for heading in (
+        "arm",
+        "variant",
+        "protocol",
+        "runs",
+        "missing",
+        "tokens/run",
+        "parameters",
+        "added",
+        "FLOPs/run",
+    ):
         table.add_column(heading, justify="left" if heading in ("arm", "variant", "protocol") else "right")
     table.add_column("state/device", justify="right")
     table.add_column("disk", justify="right")
@@ -131,8 +141,8 @@ def _cells(row: PlanRow) -> tuple[str, ...]:
 def _caption(rows: list[PlanRow]) -> str:
     if any(row.basis == "stated" for row in rows):
         return (
-            "Times are of training alone, one run after the other, at a stated efficiency that knows nothing of "
-            "the residual connections' memory traffic; `run` measures step times first."
+            "Times are of training alone, one run after the other, at a stated efficiency that knows nothing "
+            "of the residual connections' memory traffic; `run` measures step times first."
         )
     return "Times are of training alone, one run after the other, from step times measured on this machine."
 

@@ -1,4 +1,4 @@
-"""What cannot work is found here, before anything is written or computed: model, variant, data, tasks, hardware."""
+"""What cannot work is found here, before anything is written: model, variant, data, tasks, hardware."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Every missing run of a suite, one process each, some side by side; one that fails does not stop the rest."""
+"""Every missing run of a suite in a process of its own, some side by side; a failed one stops no other."""
 
 from __future__ import annotations
 
@@ -85,7 +85,11 @@ def _start(run: RunConfig, root: Path, places: int, place: int) -> Job:
     folder.mkdir(parents=True, exist_ok=True)
     save_run_config(run, folder)
     (folder / FAILURE_FILE).unlink(missing_ok=True)
-    environment = {**os.environ, "OMP_NUM_THREADS": str(run.hardware.threads), "TOKENIZERS_PARALLELISM": "false"}
+    environment = {
+        **os.environ,
+        "OMP_NUM_THREADS": str(run.hardware.threads),
+        "TOKENIZERS_PARALLELISM": "false",
+    }
     if run.hardware.accelerator == "gpu" and places > 1:
         first = place * run.hardware.devices
         environment["CUDA_VISIBLE_DEVICES"] = ",".join(str(first + i) for i in range(run.hardware.devices))
