@@ -160,11 +160,26 @@ def test_a_diverged_run_has_no_validation_loss_even_when_an_earlier_one_was_fini
     assert record.validation_loss is None
 
 
-def test_a_complete_run_without_a_finite_loss_is_refused() -> None:
-    summary = training_summary("hc", 0, float("nan"), "", None)
-    evidence = make_evidence("hc", 0)
-    with pytest.raises(RunError, match=r"hc seed 0.*finite"):
-        assemble_record(replace(evidence, training=summary))
+@pytest.mark.parametrize("kept", [0, 1])
+def test_a_run_without_a_finite_loss_after_its_last_step_counts_as_diverged(kept: int) -> None:
+    summary = training_summary("hc", 0, 1.0, "", None)
+    summary["validation"] = summary["validation"][:kept]
+    record = assemble_record(replace(make_evidence("hc", 0), training=summary))
+    assert (record.status, record.validation_loss) == ("diverged", None)
+
+
+def test_a_complete_record_without_a_loss_after_its_last_step_is_refused() -> None:
+    with pytest.raises(ValidationError, match="finite last validation loss"):
+        Record.model_validate_json(damaged(make_record(), "training.steps", 121))
+
+
+def test_a_run_that_diverged_in_its_first_step_has_a_record() -> None:
+    summary = training_summary("hc", 0, 1.0, "", 0)
+    summary |= {"gradient_norm": {}, "step_seconds": {}, "validation": [], "probes": {}, "loss_curve": []}
+    record = assemble_record(replace(make_evidence("hc", 0), training=summary, curves={}))
+    assert record.status == "diverged"
+    assert record.training is not None
+    assert record.training.gradient_norm is None
 
 
 def test_a_failed_run_needs_no_training() -> None:

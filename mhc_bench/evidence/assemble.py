@@ -101,7 +101,13 @@ def _status(run: RunEvidence) -> str:
         return "failed" if run.failure else "partial"
     if run.failure:
         return "partial"
-    return str(run.training["status"])
+    return str(run.training["status"]) if _ended_well(run.training) else "diverged"
+
+
+def _ended_well(training: Mapping[str, Any]) -> bool:
+    """Whether the validation after the last step was finite: without it there is no result."""
+    last = training["validation"][-1] if training["validation"] else {}
+    return last.get("step") == training["steps"] and _finite(last.get("loss")) is not None
 
 
 def _measured(run: RunEvidence) -> dict[str, Any]:
@@ -128,7 +134,12 @@ def _trained(run: RunEvidence) -> dict[str, Any]:
             "token_stream": summary["token_stream_digest"],
             "weights": summary["weight_digest"],
         },
-        "training": _without(summary, TRAINING_ELSEWHERE),
+        "training": {
+            **_without(summary, TRAINING_ELSEWHERE),
+            # A run that diverged in its first step has neither.
+            "gradient_norm": summary["gradient_norm"] or None,
+            "step_seconds": summary["step_seconds"] or None,
+        },
         "mechanism": {"probes": summary["probes"], "curves": {**curves, LOSS: loss.model_dump()}},
     }
 

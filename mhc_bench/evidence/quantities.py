@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
+from typing import Literal
 
 from mhc_bench.evidence.record import GAIN_BACKWARD, GAIN_FORWARD, Record, Task
 
@@ -114,6 +115,11 @@ def _probe_final(record: Record, name: str) -> float | None:
     return probe.final if probe else None
 
 
+def _gradient_norm(record: Record, which: Literal["mean", "max"]) -> float | None:
+    norm = record.training.gradient_norm if record.training else None
+    return getattr(norm, which) if norm else None
+
+
 def _gain_peak(record: Record) -> float | None:
     peaks = [_probe_max(record, name) for name in (GAIN_FORWARD, GAIN_BACKWARD)]
     known = [peak for peak in peaks if peak is not None]
@@ -130,13 +136,13 @@ STABILITY = (
         "gradient_norm_mean",
         "Gradient norm, mean",
         "",
-        lambda record: record.training.gradient_norm.mean if record.training else None,
+        partial(_gradient_norm, which="mean"),
     ),
     Quantity(
         "gradient_norm_max",
         "Gradient norm, max",
         "",
-        lambda record: record.training.gradient_norm.max if record.training else None,
+        partial(_gradient_norm, which="max"),
     ),
     Quantity("spikes", "Loss spikes", "", lambda record: record.training.spikes if record.training else None),
 )

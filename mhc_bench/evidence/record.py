@@ -144,7 +144,8 @@ class Training(Part):
     final_loss: float | None
     """Mean training loss of the last twentieth of the steps."""
     validation: tuple[ValidationPoint, ...]
-    gradient_norm: GradientNorm
+    gradient_norm: GradientNorm | None
+    """Null for a run that took no step; likewise `step_seconds`."""
     spikes: Count
     nonfinite_steps: Count
     restarts: Count
@@ -291,7 +292,8 @@ class Record(Part):
         # A diverged run's last finite loss is that of an earlier step: no result of this protocol.
         if self.training is None or self.status == "diverged" or not self.training.validation:
             return None
-        return self.training.validation[-1]
+        last = self.training.validation[-1]
+        return last if last.step == self.training.steps else None
 
     @property
     def digest(self) -> str:
