@@ -34,7 +34,9 @@ class GraftedModel(PreTrainedModel):
         self.graft_variant, self.graft_options = section["variant"], dict(section["options"])
         attach(self, resolve(self.graft_variant), self.graft_options)
 
-    def save_pretrained(self, save_directory: str | os.PathLike[str], **options: Any) -> None:
+    def save_pretrained(  # type: ignore[override]  # the other options pass through
+        self, save_directory: str | os.PathLike[str], **options: Any
+    ) -> None:
         """As transformers does; the folder's configuration also names the variant and this package."""
         # the original format of some families renames weights, which only a stock model type would undo
         super().save_pretrained(save_directory, **{"save_original_format": False} | options)

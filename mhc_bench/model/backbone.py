@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from huggingface_hub.errors import StrictDataclassError
 from transformers import PreTrainedConfig, PreTrainedModel
+from transformers.activations import ACT2FN
 
 from mhc_bench.errors import UsageError, choose
 from mhc_bench.model.families import Family, family_named
@@ -59,7 +60,7 @@ def build_backbone(
         max_position_embeddings=max_positions,
     )
     with torch.device(device):
-        model = found.model_class._from_config(
+        model: PreTrainedModel = found.model_class._from_config(
             config,
             attn_implementation=found.attention_kernel,
             experts_implementation="eager",
@@ -75,7 +76,7 @@ def backbone_config(family: Family, options: Mapping[str, Any], **from_data: int
     Raises:
         UsageError: as `build_backbone`.
     """
-    kind = family.config_class
+    kind: Any = family.config_class
     for name in options:
         if name in FROM_DATA:
             raise UsageError(
@@ -88,7 +89,8 @@ def backbone_config(family: Family, options: Mapping[str, Any], **from_data: int
         values["head_dim"] = _quotient("hidden_size", width, "num_attention_heads", heads)
     check_shape(kind, values)
     try:
-        return kind(**values, **from_data, pad_token_id=None)
+        config: PreTrainedConfig = kind(**values, **from_data, pad_token_id=None)
+        return config
     except (StrictDataclassError, ValueError, TypeError, KeyError) as error:
         raise UsageError(f"model family {family.name}: {' '.join(str(error).split())}") from error
 
@@ -101,8 +103,13 @@ def own_fields(kind: type[PreTrainedConfig]) -> set[str]:
 
 def check_shape(kind: type[PreTrainedConfig], values: Mapping[str, Any]) -> None:
     """Refuse sizes that do not divide, before transformers meets them somewhere inside a forward pass."""
+    for name in ("num_hidden_layers", "intermediate_size", "moe_intermediate_size"):
+        _value(kind, values, name)
+    for name in {"hidden_act", "hidden_activation"} & values.keys():
+        choose(name, str(values[name]), ACT2FN)
     heads = _value(kind, values, "num_attention_heads")
-    _quotient("hidden_size", _value(kind, values, "hidden_size"), "num_attention_heads", heads)
+    if not {"head_dim", "qk_rope_head_dim"} & own_fields(kind):
+        _quotient("hidden_size", _value(kind, values, "hidden_size"), "num_attention_heads", heads)
     key_heads = _value(kind, values, "num_key_value_heads")
     if key_heads is not None:
         _quotient("num_attention_heads", heads, "num_key_value_heads", key_heads)

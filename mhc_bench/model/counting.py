@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
-from torch import nn
+from torch import Tensor
 from transformers import PreTrainedModel
 
 from mhc_bench.model.families import decoder_layers
@@ -22,8 +23,8 @@ def count_parameters(model: PreTrainedModel) -> dict[str, int]:
     sizes = {name: parameter.numel() for name, parameter in model.named_parameters()}
     owners = parameter_owners(model)
     total = sum(sizes.values())
-    looked_up = 0 if is_tied(model) else model.get_input_embeddings().weight.numel()
-    head = model.get_output_embeddings().weight.numel()
+    looked_up = 0 if is_tied(model) else input_embedding(model).numel()
+    head = output_head(model).numel()
     return {
         "total": total,
         "active": total - looked_up - sum(idle for _, idle in idle_expert_parameters(model)),
@@ -41,7 +42,7 @@ def flops_per_token(model: PreTrainedModel, sequence_length: int) -> int:
     mixing of streams, which no parameter counts, are left out.
     """
     idle = dict(idle_expert_parameters(model))
-    embedding = None if is_tied(model) else model.get_input_embeddings().weight
+    embedding = None if is_tied(model) else input_embedding(model)
     active = sum(
         parameter.numel() - idle.get(name, 0)
         for name, parameter in model.named_parameters()
@@ -54,7 +55,7 @@ def attention_flops(model: PreTrainedModel, sequence_length: int) -> Iterator[fl
     """Per layer, the operations of scores and weighted values per token, forward and backward."""
     config = model.config
     for _, layer in decoder_layers(model):
-        attention = layer.self_attn
+        attention: Any = layer.self_attn
         key_size = getattr(attention, "qk_head_dim", None) or attention.head_dim
         value_size = getattr(attention, "v_head_dim", None) or attention.head_dim
         window = getattr(attention, "sliding_window", None)
@@ -70,13 +71,26 @@ def mean_context(length: int, window: int | None) -> float:
 def idle_expert_parameters(model: PreTrainedModel) -> Iterator[tuple[str, int]]:
     """Qualified name -> parameters of routed experts that one token does not meet."""
     for prefix, module in model.named_modules():
-        experts = getattr(module, "num_experts", 0)
+        experts: Any = getattr(module, "num_experts", 0)
         for name, parameter in module.named_parameters(prefix, recurse=False):
             if parameter.ndim == 3 and parameter.shape[0] == experts:
                 yield name, parameter.numel() // experts * (experts - model.config.num_experts_per_tok)
 
 
-def is_tied(model: nn.Module) -> bool:
+def input_embedding(model: PreTrainedModel) -> Tensor:
+    """The input embedding, [V, C]."""
+    found: Any = model.get_input_embeddings()
+    weight: Tensor = found.weight
+    return weight
+
+
+def output_head(model: PreTrainedModel) -> Tensor:
+    """The matrix of the output head, [V, C]."""
+    found: Any = model.get_output_embeddings()
+    weight: Tensor = found.weight
+    return weight
+
+
+def is_tied(model: PreTrainedModel) -> bool:
     """Whether the output head is the input embedding."""
-    tied: bool = model.get_output_embeddings().weight is model.get_input_embeddings().weight
-    return tied
+    return output_head(model) is input_embedding(model)

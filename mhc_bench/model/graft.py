@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import inspect
-from typing import Any
+from typing import Any, cast
 
 from transformers import PreTrainedModel
 
 from mhc_bench.errors import UsageError
-from mhc_bench.model.auto import grafted_model_class
+from mhc_bench.model.auto import GraftedModel, grafted_model_class
 from mhc_bench.model.families import family_of, unsupported
 from mhc_bench.model.layers import attach
 from mhc_bench.residual import ResidualConnection, resolve, variant_names, variant_options
@@ -42,8 +42,9 @@ def graft(model: PreTrainedModel, variant: str | type[ResidualConnection], **opt
         raise UsageError(unsupported(type(model).__name__))
     attach(model, connection, chosen)
     model.__class__ = grafted_model_class(family)
-    model.graft_variant, model.graft_options = name, defaults | chosen
-    return model
+    grafted = cast(GraftedModel, model)
+    grafted.graft_variant, grafted.graft_options = name, defaults | chosen
+    return grafted
 
 
 def variant_reference(variant: type[ResidualConnection]) -> str:

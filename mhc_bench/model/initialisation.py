@@ -69,7 +69,7 @@ def materialise(
 def settle(model: PreTrainedModel, device: torch.device) -> None:
     """Bring all tensors of `model` to `device`. From meta they get memory, ties and buffers anew."""
     if not any(tensor.is_meta for tensor in (*model.parameters(), *model.buffers())):
-        model.to(device)
+        nn.Module.to(model, device)
         return
     model.to_empty(device=device)
     model.tie_weights()

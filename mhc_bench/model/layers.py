@@ -8,6 +8,7 @@ from typing import Any
 
 from torch import Tensor, nn
 from torch.distributed.fsdp import FSDPModule
+from transformers import PreTrainedModel
 
 from mhc_bench.errors import UsageError
 from mhc_bench.model.families import Family, Sublayer, decoder_layers, family_of_layer
@@ -78,13 +79,13 @@ def grafted_layer_class(stock: type[nn.Module], family: Family) -> type[nn.Modul
     return type(stock.__name__, (stock,), body)
 
 
-def attach(model: nn.Module, kind: type[ResidualConnection], options: Mapping[str, Any]) -> None:
+def attach(model: PreTrainedModel, kind: type[ResidualConnection], options: Mapping[str, Any]) -> None:
     """Turn the stock decoder layers of `model` into grafted ones, in place, or none of them.
 
     Raises:
         UsageError: unsupported decoder, one that has been grafted or sharded already, or a bad option.
     """
-    layers = [layer for _, layer in decoder_layers(model)]
+    layers: list[Any] = [layer for _, layer in decoder_layers(model)]
     if any(is_changed(layer) for layer in layers):
         raise UsageError(
             "cannot graft here: the model is grafted or sharded already; start from a stock model"
@@ -95,16 +96,20 @@ def attach(model: nn.Module, kind: type[ResidualConnection], options: Mapping[st
     for index, (layer, (attention, mlp)) in enumerate(zip(layers, connections, strict=True)):
         family = family_of_layer(layer)
         assert family is not None
-        layer.__class__ = grafted_layer_class(type(layer), family)
+        layer.__class__ = grafted_layer_class(type(layer), family)  # type: ignore[arg-type]  # a class is hashable
         layer.attention_residual, layer.mlp_residual = attention, mlp
         layer.is_first, layer.is_last = index == 0, index == len(layers) - 1
 
 
 def connections_of_layer(
-    model: nn.Module, kind: type[ResidualConnection], layer: int, layers: int, options: Mapping[str, Any]
+    model: PreTrainedModel,
+    kind: type[ResidualConnection],
+    layer: int,
+    layers: int,
+    options: Mapping[str, Any],
 ) -> tuple[ResidualConnection, ResidualConnection]:
     """New connections of layer number `layer` for attention and MLP, on the model's device."""
-    width = model.config.hidden_size
+    width: int = model.config.hidden_size
     with next(model.parameters()).device:
         attention, mlp = (
             kind(width=width, depth=2 * layers, index=2 * layer + half, **options) for half in (0, 1)

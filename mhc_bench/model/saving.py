@@ -12,7 +12,6 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from torch import Tensor
 from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
 from torch.distributed.tensor import DTensor
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
@@ -49,11 +48,11 @@ def save_model(
         tokenizer.save_pretrained(fresh)
 
 
-def full_state(model: PreTrainedModel) -> Mapping[str, Tensor] | None:
+def full_state(model: PreTrainedModel) -> dict[str, Any] | None:
     """The whole weights on the CPU (rank 0) where the model is sharded; None where its own state will do."""
     if not any(isinstance(parameter, DTensor) for parameter in model.parameters()):
         return None
-    return get_model_state_dict(model, options=StateDictOptions(full_state_dict=True, cpu_offload=True))
+    return dict(get_model_state_dict(model, options=StateDictOptions(full_state_dict=True, cpu_offload=True)))
 
 
 @contextmanager
@@ -89,7 +88,8 @@ def load_model(folder: str | os.PathLike[str]) -> tuple[PreTrainedModel, PreTrai
         family = family_named(section["family"])
         config = grafted_config_class(family).from_pretrained(path, local_files_only=True)
         config.name_or_path = ""
-        model, report = grafted_model_class(family).from_pretrained(
+        kind: Any = grafted_model_class(family)
+        model, report = kind.from_pretrained(
             path,
             config=config,
             use_safetensors=True,
