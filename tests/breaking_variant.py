@@ -1,0 +1,23 @@
+"""A residual connection that builds and then fails in its first forward pass: for the tests of the suite runner."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from mhc_bench.residual import Carry, ResidualConnection
+
+
+class Breaking(ResidualConnection):
+    """Refuses to be read."""
+
+    def expand(self, hidden: Tensor) -> Tensor:
+        return hidden
+
+    def read(self, stream: Tensor) -> tuple[Tensor, Carry]:
+        raise RuntimeError("this connection always breaks")
+
+    def write(self, stream: Tensor, update: Tensor, carry: Carry) -> Tensor:
+        return stream + update
+
+    def collapse(self, stream: Tensor) -> Tensor:
+        return stream

@@ -1,0 +1,108 @@
+"""`mhc-bench run`: all stages once, nothing twice, past a failure, refusing what is not its own."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from mhc_bench import cli
+from mhc_bench.evidence import read_record, read_records
+
+TINY = ["training.steps=4", "training.validate_every=2", "training.probe_every=2", "evaluation.limit=2"]
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The runs folder of a tiny suite, run to its end with a copy of its records beside it."""
+    root = tmp_path_factory.mktemp("suite")
+    words = ["run", "smoke", *TINY, "--runs", str(root / "runs"), "--records", str(root / "records")]
+    assert cli.main(words) == 0
+    return root
+
+
+def test_every_variant_has_a_record_with_all_stages(finished: Path) -> None:
+    records = read_records(finished / "records")
+    assert {record.identity.variant for record in records} == {"baseline", "hc", "mhc"}
+    for record in records:
+        assert record.status == "complete"
+        assert record.training is not None and record.training.steps == 4
+        assert record.evaluation is not None and len(record.evaluation.tasks) == 8
+        assert record.cost.step_time is not None and record.cost.step_time.ratio_to_baseline > 0
+        assert record.curve("composite_forward_gain") is not None
+        assert record.provenance.packages["torch"]
+
+
+def test_records_prove_that_the_runs_are_pairs(finished: Path) -> None:
+    digests = [record.digests for record in read_records(finished / "records")]
+    assert len({each.shared_weights for each in digests if each}) == 1
+    assert len({each.token_stream for each in digests if each}) == 1
+    assert len({each.weights for each in digests if each}) == 3
+    assert len({record.identity.protocol_id for record in read_records(finished / "records")}) == 1
+
+
+def test_the_leaderboard_names_every_variant_and_family(finished: Path) -> None:
+    (page,) = (finished / "runs").glob("smoke-*/leaderboard/leaderboard.md")
+    text = page.read_text(encoding="utf-8")
+    for word in ("baseline", "hc", "mhc", "world_trivia", "world_bbh", "one seed, no interval"):
+        assert word in text
+    assert {path.name for path in page.parent.iterdir()} >= {"leaderboard.csv", "leaderboard.json", "loss.png"}
+
+
+def test_records_hold_no_path_of_the_machine(finished: Path) -> None:
+    for path in (finished / "records").rglob("seed*.json"):
+        text = path.read_text(encoding="utf-8")
+        assert str(finished) not in text
+        assert str(Path.home()) not in text
+
+
+def test_running_again_redoes_nothing(finished: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    before = {path: path.stat().st_mtime_ns for path in (finished / "runs").rglob("record.json")}
+    assert cli.main(["run", "smoke", *TINY, "--runs", str(finished / "runs")]) == 0
+    assert "0 of 3 runs are missing" in capsys.readouterr().out
+    assert before == {path: path.stat().st_mtime_ns for path in (finished / "runs").rglob("record.json")}
+
+
+def test_nothing_temporary_is_left(finished: Path) -> None:
+    names = {path.name for path in (finished / "runs").rglob("*")}
+    assert not {name for name in names if name.endswith(".tmp")}
+    assert not names & {"progress.json", "failure.txt"}
+
+
+def test_evaluating_a_finished_run_with_other_settings_leaves_its_record_alone(finished: Path) -> None:
+    (folder,) = (finished / "runs").glob("smoke-*/mhc/seed0")
+    before = (folder / "record.json").read_bytes()
+    assert cli.main(["eval", str(folder), "evaluation.tasks=[world_mmlu]", "evaluation.limit=3"]) == 0
+    (report,) = folder.glob("evaluations/*/evaluation.json")
+    assert list(json.loads(report.read_text(encoding="utf-8"))["summary"]["tasks"]) == ["world_mmlu"]
+    assert (folder / "record.json").read_bytes() == before
+
+
+def test_a_run_that_breaks_stops_no_other_and_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent))
+    monkeypatch.syspath_prepend(Path(__file__).parent)
+    words = ["run", "smoke", *TINY, "variants=[breaking_variant:Breaking,hc]", "evaluation.tasks=[]"]
+    assert cli.main([*words, "--runs", str(tmp_path)]) == 1
+    out = capsys.readouterr().out
+    assert "this connection always breaks" in out
+    (record,) = tmp_path.rglob("record.json")
+    assert read_record(record).identity.variant == "hc"
+
+
+def test_a_dry_run_writes_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["run", "smoke", "--dry-run", "--runs", str(tmp_path / "runs")]) == 0
+    assert "3 of 3 runs are missing" in capsys.readouterr().out
+    assert not (tmp_path / "runs").exists()
+
+
+def test_publishing_over_another_record_is_refused(finished: Path, tmp_path: Path) -> None:
+    (source,) = (finished / "records").glob("smoke-*/hc/seed0.json")
+    target = tmp_path / source.relative_to(finished / "records")
+    target.parent.mkdir(parents=True)
+    target.write_text("{}")
+    words = ["run", "smoke", *TINY, "--runs", str(finished / "runs"), "--records", str(tmp_path)]
+    assert cli.main(words) == 1
+    assert target.read_text() == "{}"
