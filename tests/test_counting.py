@@ -1,4 +1,4 @@
-"""Counts of parameters and operations, against the paper's table, torch's own counter and arithmetic by hand."""
+"""Counts of parameters and operations, against the paper's table, torch's counter and sums by hand."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Widened streams: with identical streams and identity maps a grafted model is the stock model but for rounding."""
+"""Widened streams: identical streams under identity maps are the stock model but for rounding."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def test_identical_streams_with_identity_maps_match_the_stock_model(family: str)
 
 @pytest.mark.parametrize("family", make.FAMILIES)
 def test_hyper_connections_start_as_the_stock_model(family: str) -> None:
-    # n copies summed at the end: the final norm hides the factor n but for its eps, most visibly in a LayerNorm
+    # n copies summed at the end: the final norm hides the factor n but for its eps
     ids = make.token_ids()
     expected = make.stock(family)(input_ids=ids).logits
     assert relative_difference(make.grafted(family, "hc")(input_ids=ids).logits, expected) < 2e-5

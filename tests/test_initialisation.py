@@ -27,7 +27,7 @@ def test_shared_weights_are_the_same_for_every_variant_and_for_the_stock_model(f
 
 @pytest.mark.parametrize("family", make.FAMILIES)
 def test_a_model_built_on_meta_equals_one_built_directly(family: str) -> None:
-    """Every tensor, rotary tables, embedding scales and router biases included, and what the model computes."""
+    """Rotary tables, embedding scales and router biases too, and what the model computes."""
     direct, meta = make.backbone(family, device="cpu"), make.backbone(family)
     expected_buffers = {name: each.clone() for name, each in direct.named_buffers()}
     for model in (direct, meta):
