@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
-from mhc_bench.config import DataConfig, WorldConfig
+from mhc_bench.config import RunConfig, WorldConfig
+from mhc_bench.data.world import FAMILIES, baselines
+
+WORLD_PREFIX = "world_"
+"""A family's task is called by this and its name."""
 
 
 @dataclass(frozen=True)
@@ -20,8 +24,19 @@ class Baselines:
     """The same for each kind of item within the task."""
 
 
-def known_baselines(data: DataConfig) -> dict[str, Baselines]:
-    """Baselines by task name, for the tasks that belong to the data that a run was trained on."""
-    if not isinstance(data, WorldConfig):
+def known_baselines(config: RunConfig, tasks: Iterable[str]) -> dict[str, Baselines]:
+    """Baselines of those `tasks` that are about the world that a run was trained on, on the items asked."""
+    families = {f"{WORLD_PREFIX}{name}": name for name in FAMILIES}
+    if not isinstance(config.data, WorldConfig):
         return {}
-    raise NotImplementedError
+    return {
+        task: _world(families[task], config.data, config.evaluation.limit)
+        for task in tasks
+        if task in families
+    }
+
+
+def _world(family: str, world: WorldConfig, limit: int | None) -> Baselines:
+    found = baselines(family, world.world_seed, world.scale, limit)
+    kinds = {kind: Baselines(chance, prior) for kind, (chance, prior) in found.subs.items()}
+    return Baselines(found.chance, found.prior, kinds)

@@ -61,7 +61,8 @@ def evaluate(config: RunConfig, run_dir: Path, on_progress: Progress | None = No
     finally:
         torch.set_num_threads(threads)
         (run_dir / PROGRESS_FILE).unlink(missing_ok=True)
-    summary = summarise(outcome, known_baselines(config.data), time.perf_counter() - began)
+    baselines = known_baselines(config, outcome.samples)
+    summary = summarise(outcome, baselines, time.perf_counter() - began)
     _write(outcome, summary, run_dir)
     return summary
 
@@ -86,7 +87,9 @@ def _placed(model: PreTrainedModel, hardware: HardwareConfig) -> PreTrainedModel
 
 def _metadata(config: RunConfig) -> dict[str, Any]:
     """What the tasks' loaders must know: a run trained on one world is asked about that world."""
-    return {"world_seed": config.data.world_seed} if isinstance(config.data, WorldConfig) else {}
+    if not isinstance(config.data, WorldConfig):
+        return {}
+    return {"world_seed": config.data.world_seed, "scale": config.data.scale}
 
 
 class _Reporter:

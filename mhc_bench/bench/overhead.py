@@ -1,0 +1,128 @@
+"""What Lightning, logging and probes add to a training step, against a hand-written loop beside them."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import lightning as L
+import numpy as np
+
+from mhc_bench.bench.handloop import HandLoop
+from mhc_bench.bench.step import BASELINE, threads
+from mhc_bench.bench.timing import Interval, median_interval
+from mhc_bench.config import RunConfig, VariantConfig
+from mhc_bench.data import open_source
+from mhc_bench.data.module import TokenData
+from mhc_bench.errors import RunError
+from mhc_bench.training.clock import Clock
+from mhc_bench.training.fitting import lightning_quiet, make_trainer
+from mhc_bench.training.module import ResidualTraining
+from mhc_bench.training.recorder import Recorder
+
+
+@dataclass(frozen=True)
+class Overhead:
+    """Chunks of steps, ours and by hand in turn; each chunk holds the same number of log rows and probes."""
+
+    chunk_steps: int
+    chunks: int
+    ours_seconds: float
+    """Median seconds per step of the suite's training: Lightning, data, logging, probes."""
+    hand_seconds: float
+    """Median seconds per step of the hand-written loop on the stock model, data included."""
+    ratio: Interval
+    """Ours over the hand-written chunk that followed it."""
+    largest_loss_difference: float
+    """Between the two loops at the same step: 0 if both did exactly the same work."""
+
+
+class HandOver(L.Callback):
+    """Last of the callbacks: after each chunk of our steps, the hand-written loop takes as many."""
+
+    def __init__(self, loop: HandLoop, chunk: int, clock: Clock) -> None:
+        self.loop, self.chunk, self.clock = loop, chunk, clock
+        self.times: list[tuple[float, float]] = []
+        self._mark = 0.0
+
+    def on_train_batch_start(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, batch: object, batch_idx: int
+    ) -> None:
+        """The first chunk begins with the first batch."""
+        if self._mark == 0.0:
+            self._mark = time.perf_counter()
+
+    def on_train_batch_end(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: object, batch: object, batch_idx: int
+    ) -> None:
+        """Hand over where a chunk is full; from there to here everything counts as ours."""
+        if trainer.global_step % self.chunk or not self.clock.stepped:
+            return
+        handed = time.perf_counter()
+        with self.clock.paused():
+            self.loop.run(self.chunk)
+        back = time.perf_counter()
+        self.times.append((handed - self._mark, back - handed))
+        self._mark = time.perf_counter()
+
+
+def measure_overhead(config: RunConfig, chunks: int = 6, chunk: int | None = None) -> Overhead:
+    """Train the baseline of `config` on one device, with its logging and probes, beside a hand loop.
+
+    Validation and checkpoints, which a run takes now and then, are left out of both.
+
+    Args:
+        chunks: measured chunks, after one that is not counted.
+        chunk: steps of a chunk; default: the least number that holds whole cadences of logging and probes.
+
+    Raises:
+        RunError: the two loops did not start from the same weights.
+    """
+    size = chunk or math.lcm(config.training.probe_every, config.logging.every)
+    # one step more than the last chunk: what the end of a run costs belongs to no chunk
+    steps = (chunks + 1) * size + 1
+    run = _plain(config, steps)
+    with threads(run.hardware.threads), tempfile.TemporaryDirectory() as folder, lightning_quiet():
+        return _measure(run, Path(folder), size)
+
+
+def _plain(config: RunConfig, steps: int) -> RunConfig:
+    """The baseline on one device, without validation and checkpoints before the end."""
+    return dataclasses.replace(
+        config,
+        variant_name=BASELINE,
+        variant=VariantConfig(connection=BASELINE),
+        training=dataclasses.replace(config.training, steps=steps, validate_every=steps),
+        hardware=dataclasses.replace(config.hardware, devices=1, nodes=1, sharding="none", rows_per_device=0),
+        logging=dataclasses.replace(config.logging, checkpoint_every=steps),
+    )
+
+
+def _measure(run: RunConfig, folder: Path, chunk: int) -> Overhead:
+    source, clock = open_source(run.data), Clock()
+    module, recorder = ResidualTraining(run, source), Recorder(run, folder, clock, True)
+    loop = HandLoop(run, source)
+    trainer, hand = make_trainer(run, folder, recorder, clock), HandOver(loop, chunk, clock)
+    trainer.callbacks.append(hand)  # type: ignore[attr-defined]
+    L.seed_everything(run.seed, verbose=False)
+    try:
+        trainer.fit(module, datamodule=TokenData(run, source))
+        recorder.history.flush()
+    finally:
+        recorder.close()
+    if module.shared_digest != loop.start_digest:
+        raise RunError("bench step: the stock model and ours did not start from the same weights")
+    ours, by_hand = np.array(hand.times[1:]).T
+    pairs = zip(recorder.history.losses, loop.losses, strict=False)
+    return Overhead(
+        chunk_steps=chunk,
+        chunks=len(ours),
+        ours_seconds=float(np.median(ours)) / chunk,
+        hand_seconds=float(np.median(by_hand)) / chunk,
+        ratio=median_interval(ours / by_hand),
+        largest_loss_difference=max(abs(left - float(right)) for left, right in pairs),
+    )
