@@ -61,13 +61,15 @@ def test_a_model_comes_back_bit_for_bit(family: str, variant: str, tmp_path: Pat
     assert tokenizer("w5 w7").input_ids == [5, 7]
 
 
-@pytest.mark.parametrize("family", ["llama", "gemma3", "deepseek_v3"])
+@pytest.mark.parametrize("family", ["llama", "gemma2", "gemma3", "deepseek_v3"])
 def test_transformers_loads_the_folder_through_its_shim(family: str, tmp_path: Path) -> None:
     model = changed(make.grafted(family, "mhc"))
     save_model(model, make.tokenizer(), tmp_path / "saved")
     found = AutoModelForCausalLM.from_pretrained(tmp_path / "saved", trust_remote_code=True)
     tokenizer = AutoTokenizer.from_pretrained(tmp_path / "saved", trust_remote_code=True)
     assert weight_digest(found) == weight_digest(model)
+    assert found.config._attn_implementation == model.config._attn_implementation
+    assert found.config._experts_implementation == model.config._experts_implementation
     ids = make.token_ids()
     assert torch.equal(found(input_ids=ids).logits, model(input_ids=ids).logits)
     assert tokenizer("w5 w7").input_ids == [5, 7]

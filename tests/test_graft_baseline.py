@@ -86,3 +86,16 @@ def test_a_grafted_model_can_be_copied() -> None:
     twin = copy.deepcopy(model)
     assert torch.equal(twin(input_ids=ids).logits, model(input_ids=ids).logits)
     assert twin.model.layers[0].attention_residual is not model.model.layers[0].attention_residual
+
+
+def test_other_kernels_of_transformers_can_still_be_chosen() -> None:
+    model = make.grafted("deepseek_v3", "mhc")
+    ids = make.token_ids()
+    expected = model(input_ids=ids).logits
+    model.set_attn_implementation("eager")
+    model.set_experts_implementation("batched_mm")
+    assert (model.config._attn_implementation, model.config._experts_implementation) == (
+        "eager",
+        "batched_mm",
+    )
+    assert torch.allclose(model(input_ids=ids).logits, expected, atol=1e-5)

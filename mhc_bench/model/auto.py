@@ -46,6 +46,19 @@ class GraftedModel(PreTrainedModel):
             )
 
     @classmethod
+    def _can_set_attn_implementation(cls) -> bool:
+        # transformers reads a class's source file to find out; this one's says nothing about the layers
+        return bool(cls.graft_family.model_class._can_set_attn_implementation())
+
+    @classmethod
+    def _can_set_experts_implementation(cls) -> bool:
+        return bool(cls.graft_family.model_class._can_set_experts_implementation())
+
+    def get_correct_experts_implementation(self, requested_experts: str | None) -> str:
+        """`eager`, as in training, unless another one is asked for."""
+        return str(super().get_correct_experts_implementation(requested_experts or "eager"))
+
+    @classmethod
     def register_for_auto_class(cls, auto_class: str = "AutoModel") -> None:
         """Nothing to register: otherwise saving would copy this module's source beside the weights."""
 
@@ -60,6 +73,7 @@ def grafted_model_class(family: Family) -> type[GraftedModel]:
         "__init__": GraftedModel.__init__,
         "graft_family": family,
         "config_class": grafted_config_class(family),
+        "_supports_sdpa": family.attention_kernel == "sdpa",
         "_keep_in_fp32_modules_strict": [*(stock._keep_in_fp32_modules_strict or ()), *RESIDUAL_NAMES],
     }
     return type(f"{PREFIX}{stock.__name__}", (GraftedModel, stock), body)
