@@ -52,7 +52,7 @@ def tiny_run(corpus: Path, variant: str = "baseline", *, steps: int = 6, **chang
         training=TrainingConfig(
             sequence_length=16, batch_tokens=64, steps=steps, validate_every=3, probe_every=3
         ),
-        optimizer=OptimizerConfig(learning_rate=1e-2, schedule=ScheduleConfig(warmup=2)),
+        optimizer=OptimizerConfig(learning_rate=1e-2, schedule=ScheduleConfig(warmup=2.0)),
         suite="tiny",
         variant_name=variant,
         variant=VariantConfig(variant),

@@ -19,5 +19,5 @@ def row_digest(row: Row) -> bytes:
 
 
 def extend(chain: bytes, rows: Iterable[bytes]) -> bytes:
-    """The chain after one more step: SHA-256 of the chain so far and the step's row digests, in batch order."""
+    """The chain after one more step: SHA-256 of the chain so far and its row digests, in batch order."""
     return hashlib.sha256(chain + b"".join(rows)).digest()

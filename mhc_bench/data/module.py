@@ -102,7 +102,8 @@ class TokenData(L.LightningDataModule):
     def val_dataloader(self) -> DataLoader[tuple[Tensor, ...]]:
         """This rank's validation rows with weights: `(ids [b, T + 1], weights [b])`.
 
-        All ranks get the same number of rows (their forward passes communicate): those that only fill up weigh 0.
+        All ranks get the same number of rows, since their forward passes communicate; rows that only fill up
+        weigh 0.
         """
         trainer = self.trainer
         assert trainer is not None

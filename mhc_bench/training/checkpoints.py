@@ -52,7 +52,7 @@ def newest_good(run_dir: Path, sharded: bool) -> Path | None:
             continue
         if (folder / STATE).is_dir() != sharded:
             raise RunError(
-                f"{folder} was written {'without' if sharded else 'with'} FSDP2: resume with the hardware that it "
+                f"{folder} was written {'without' if sharded else 'with'} FSDP2: resume with the hardware it "
                 f"began on, or remove {run_dir / FOLDER} to start over"
             )
         return folder

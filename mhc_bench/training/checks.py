@@ -37,17 +37,17 @@ def _check_devices(config: RunConfig) -> None:
         found = torch.cuda.device_count()
         if found < hardware.devices:
             raise UsageError(
-                f"hardware.devices is {hardware.devices} with hardware.accelerator=gpu: this machine has {found} "
-                "CUDA devices; hardware=cpu or hardware=cpu-fsdp run without"
+                f"hardware.devices is {hardware.devices} with hardware.accelerator=gpu: this machine has "
+                f"{found} CUDA devices; hardware=cpu or hardware=cpu-fsdp run without"
             )
     if not launched():
         if hardware.nodes > 1:
             raise UsageError(f"hardware.nodes is {hardware.nodes}: start each node with torchrun")
         return
-    ranks = int(os.environ["WORLD_SIZE"])
-    if ranks != world_size(config):
+    ranks, expected = int(os.environ["WORLD_SIZE"]), world_size(config)
+    if ranks != expected:
         raise UsageError(
-            f"torchrun started {ranks} ranks: expected hardware.devices x hardware.nodes = {world_size(config)}"
+            f"torchrun started {ranks} ranks: expected hardware.devices x hardware.nodes = {expected}"
         )
 
 

@@ -47,15 +47,17 @@ KNOWN_WARNINGS = (
     r".*your dataloader is not resumable.*",
     r".*`ModelParallelStrategy` is an experimental.*",
     r".*exists and is not empty.*",
+    r".*returned a view tensor.*",
     r".*isinstance\(treespec, LeafSpec\).*",
 )
-"""What Lightning says about things that are meant: workers, a position that comes from the step, FSDP2."""
+"""About what is meant: workers, a position that comes from the step, FSDP2, streams expanded as views."""
 
 
 def fit(config: RunConfig, run_dir: Path, *, quiet: bool = False) -> TrainingSummary:
     """Train a run, or go on with it, or return what is already there.
 
-    Resumes from the newest good checkpoint. Starts its own ranks where it needs several and is not one of them.
+    Resumes from the newest good checkpoint. Where a run needs several ranks and this process is none of them,
+    they are started from here.
 
     Args:
         config: the resolved run.
@@ -63,8 +65,8 @@ def fit(config: RunConfig, run_dir: Path, *, quiet: bool = False) -> TrainingSum
         quiet: show no progress bar (none is shown outside a terminal either).
 
     Raises:
-        UsageError: the configuration cannot be trained here, or the folder belongs to another run; nothing has
-            been written.
+        UsageError: the configuration cannot be trained here, or the folder belongs to another run; nothing
+            has been written.
         RunError: checkpoints are damaged, or a rank failed.
     """
     check_run(config)
@@ -176,6 +178,8 @@ def finish(
         )
         write_summary(summary, run_dir)
         remove_resume_files(run_dir)
+    if dist.is_initialized():
+        dist.barrier()  # the other ranks read the summary next
 
 
 def peak_memory() -> int:

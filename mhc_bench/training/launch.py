@@ -5,11 +5,13 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import tempfile
 import threading
 import time
 import uuid
 from pathlib import Path
 
+from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
@@ -25,6 +27,11 @@ def launch_ranks(config: RunConfig, run_dir: Path, quiet: bool) -> None:
     Raises:
         RunError: a rank failed; the others have been ended.
     """
+    with tempfile.TemporaryDirectory() as scratch:
+        _launch(config, scratch, [str(run_dir), *(["--quiet"] if quiet else [])])
+
+
+def _launch(config: RunConfig, scratch: str, arguments: list[str]) -> None:
     launch = LaunchConfig(
         min_nodes=1,
         max_nodes=1,
@@ -34,11 +41,11 @@ def launch_ranks(config: RunConfig, run_dir: Path, quiet: bool) -> None:
         rdzv_endpoint="localhost:0",
         max_restarts=0,
         monitor_interval=0.1,
+        logs_specs=DefaultLogsSpecs(log_dir=scratch),
     )
     os.environ.setdefault("OMP_NUM_THREADS", str(config.hardware.threads))
-    arguments = ["-m", "mhc_bench.training.ranks", str(run_dir), *(["--quiet"] if quiet else [])]
     try:
-        elastic_launch(launch, sys.executable)(*arguments)
+        elastic_launch(launch, sys.executable)("-m", "mhc_bench.training.ranks", *arguments)
     except ChildFailedError as error:
         rank, failure = error.get_first_failure()
         raise RunError(

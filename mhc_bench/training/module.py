@@ -103,7 +103,7 @@ class ResidualTraining(L.LightningModule):
         return losses.view(len(ids), -1)
 
     def on_train_batch_start(self, batch: dict[str, Any], batch_idx: int) -> None:
-        """Random numbers are a function of (seed, step, part, rank), so a resumed run needs no saved state."""
+        """Random numbers are a function of (seed, step, part, rank): a resumed run needs no saved state."""
         key = self.config.seed
         for part in (
             self.trainer.global_step,

@@ -7,14 +7,16 @@ from pathlib import Path
 
 from torch.distributed.elastic.multiprocessing.errors import record
 
-from mhc_bench.config import load_run_config
-from mhc_bench.training.fitting import fit
-from mhc_bench.training.launch import end_with_parent
 
 
 @record
 def main() -> None:
     """Train the run whose folder is the first argument."""
+    # imported here, where a failure reaches the launcher with its message
+    from mhc_bench.config import load_run_config
+    from mhc_bench.training.fitting import fit
+    from mhc_bench.training.launch import end_with_parent
+
     end_with_parent()
     folder = Path(sys.argv[1])
     fit(load_run_config(folder), folder, quiet="--quiet" in sys.argv[2:])

@@ -1,4 +1,4 @@
-"""FSDP2 for a grafted model: one unit per decoder layer, fp32 units for the residual connections, root last."""
+"""FSDP2 for a grafted model: a unit per decoder layer, fp32 units for its residual connections, root last."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ ENTRY_POINTS = ("expand", "read", "write", "write_read", "collapse", "maps")
 def is_sharded(config: RunConfig) -> bool:
     """Whether a run's model goes through FSDP2.
 
-    bf16 does so on a single device too: what is rounded where belongs to the protocol, so all hardware must get
-    it from the same mixed-precision units.
+    bf16 does so on a single device too: what is rounded where belongs to the protocol, so all hardware must
+    get it from the same mixed-precision units.
     """
     return config.hardware.sharding == "fsdp" or config.training.precision == "bf16"
 

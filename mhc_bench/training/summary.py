@@ -51,8 +51,8 @@ class TrainingSummary:
     gradient_norm: dict[str, float]
     """Before clipping: mean, max, p99."""
     spikes: int
-    """Steps whose loss lies more than 0.1 above the median of the 201 steps that end with it (fewer at the start,
-    at least 20)."""
+    """Steps whose loss lies more than 0.1 above the median of the 201 steps that end with it (fewer at the
+    start, at least 20)."""
     nonfinite_steps: int
     restarts: int
     step_seconds: dict[str, float]

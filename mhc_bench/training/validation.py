@@ -1,7 +1,7 @@
 """Validation: a torchmetrics metric, and the callback that runs it every so many steps and at the end.
 
-Lightning's own loop is not used: it skips the last step where the cadence does not hit it, and a checkpoint written
-between a step and its validation would lose that row on resume.
+Lightning's own loop is not used: it skips the last step where the cadence does not hit it, and a checkpoint
+written between a step and its validation would lose that row on resume.
 """
 
 from __future__ import annotations
