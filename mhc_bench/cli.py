@@ -132,6 +132,7 @@ def _add_reading(verbs: Verbs[Parser]) -> None:
     board.add_argument("records_dir", type=Path)
     board.add_argument("--suite", help="only this suite's records")
     board.add_argument("--out", type=Path, help="where to write (default: RECORDS_DIR/leaderboard)")
+    board.add_argument("--into", type=Path, help="also put the head of the page into this Markdown file")
     listing = _verb(verbs, "list", _list, "what there is")
     listing.add_argument("what", choices=LISTS)
     _runs(listing)
@@ -194,7 +195,7 @@ def _bench(options: argparse.Namespace) -> int:
 def _leaderboard(options: argparse.Namespace) -> int:
     from mhc_bench.suite.commands import leaderboard
 
-    return leaderboard(options.records_dir, options.suite, options.out)
+    return leaderboard(options.records_dir, options.suite, options.out, options.into)
 
 
 def _list(options: argparse.Namespace) -> int:

@@ -227,7 +227,7 @@ def _optional(value: float | None) -> str:
     return "-" if value is None else f"{value:.3f}"
 
 
-def leaderboard(records_dir: Path, suite: str | None, out: Path | None) -> int:
+def leaderboard(records_dir: Path, suite: str | None, out: Path | None, into: Path | None) -> int:
     """Records to tables and figures."""
     folders = [records_dir]
     if suite is not None:
@@ -235,7 +235,12 @@ def leaderboard(records_dir: Path, suite: str | None, out: Path | None) -> int:
         folders = sorted(path for path in records_dir.glob("*") if own.fullmatch(path.name))
         if not folders:
             raise UsageError(f"{records_dir} has no folder {suite}-<protocol id>")
-    show_leaderboard(folders, out or records_dir / "leaderboard", Console())
+    place = out or records_dir / "leaderboard"
+    show_leaderboard(folders, place, Console())
+    if into is not None:
+        from mhc_bench.evidence.embed import embed
+
+        embed(folders, place, into)
     return 0
 
 

@@ -64,4 +64,4 @@ def _measure(runs: list[RunConfig]) -> dict[str, Any]:
     if not any(run.variant.connection == "baseline" for run in runs):
         return {}
     report = measure_steps(runs, ROUNDS, WARMUP, seconds=SECONDS)
-    return report.step_times()
+    return {run.variant_name: report.step_time(run.variant_name) for run in runs}

@@ -66,6 +66,6 @@ def _count(run: RunConfig, source: TokenSource) -> Counts:
 
 def meta_model(run: RunConfig, source: TokenSource) -> PreTrainedModel:
     """The grafted model of a run without memory for its weights."""
-    from mhc_bench.training import build_model
+    from mhc_bench.training.module import build_model
 
-    return build_model(run, source, device="meta")
+    return build_model(run, source)
