@@ -61,6 +61,17 @@ def test_a_model_comes_back_bit_for_bit(family: str, variant: str, tmp_path: Pat
     assert tokenizer("w5 w7").input_ids == [5, 7]
 
 
+def test_a_third_party_variant_is_found_again_by_its_module_and_class(tmp_path: Path) -> None:
+    model = changed(make.grafted("llama", "test_graft_streams:CopiedStreams", streams=2))
+    save_model(model, make.tokenizer(), tmp_path / "saved")
+    found, _ = load_model(tmp_path / "saved")
+    ids = make.token_ids()
+    assert torch.equal(found(input_ids=ids).logits, model(input_ids=ids).logits)
+    edit(tmp_path / "saved", variant="test_graft_streams:CopiedStream")
+    with pytest.raises(RunError, match="did you mean 'CopiedStreams'"):
+        load_model(tmp_path / "saved")
+
+
 @pytest.mark.parametrize("family", ["llama", "gemma2", "gemma3", "deepseek_v3"])
 def test_transformers_loads_the_folder_through_its_shim(family: str, tmp_path: Path) -> None:
     model = changed(make.grafted(family, "mhc"))
