@@ -25,7 +25,7 @@ class _Read(torch.autograd.Function):
         static_post: Tensor,
         static_res: Tensor,
         scale: Tensor,
-    ) -> tuple[Tensor, Tensor, Tensor]:
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         x = widened(stream)
         tokens, n, width = x.shape
         weight, scale = weight.to(x.dtype), scale.to(x.dtype)
@@ -33,16 +33,15 @@ class _Read(torch.autograd.Function):
         normalised = torch.mm(weight, x.view(tokens * n, width).T).view(-1, tokens, n).mul_(inverse)
         dynamic = torch.tanh(normalised)
         pre = torch.addcmul(static_pre, dynamic[0], scale[0])
-        mix = x.new_empty(tokens, n, n + 1)
-        torch.addcmul(static_res, dynamic[2:].transpose(0, 1), scale[0], out=mix[..., :n])
-        torch.addcmul(static_post, dynamic[1], scale[1], out=mix[..., n])
+        post = torch.addcmul(static_post, dynamic[1], scale[1])
+        res = torch.addcmul(static_res, dynamic[2:].transpose(0, 1), scale[0], out=x.new_empty(tokens, n, n))
         ctx.save_for_backward(stream, weight, scale, inverse, normalised, dynamic, pre)
-        return weighted_sum(x, pre).to(stream.dtype), pre, mix
+        return weighted_sum(x, pre).to(stream.dtype), pre, post, res
 
     @staticmethod
     @once_differentiable
     def backward(
-        ctx: FunctionCtx, grad_hidden: Tensor, grad_pre: Tensor, grad_mix: Tensor
+        ctx: FunctionCtx, grad_hidden: Tensor, grad_pre: Tensor, grad_post: Tensor, grad_res: Tensor
     ) -> tuple[Tensor | None, ...]:
         stream, weight, scale, inverse, normalised, dynamic, pre = ctx.saved_tensors
         with without_autocast(stream):
@@ -51,7 +50,7 @@ class _Read(torch.autograd.Function):
             flat = x.view(tokens * n, width)
             grad = torch.empty_like(dynamic)
             torch.add(grad_pre, (x * hidden).sum(-1), out=grad[0])
-            grad[1], grad[2:] = grad_mix[..., n], grad_mix[..., :n].transpose(0, 1)
+            grad[1], grad[2:] = grad_post, grad_res.transpose(0, 1)
             grad_static = grad.sum(1)
             per_row = (grad * dynamic).sum((1, 2))
             grad_scale = torch.stack([per_row[0] + per_row[2:].sum(), per_row[1]])
@@ -68,13 +67,13 @@ class _Read(torch.autograd.Function):
 
 def hc_read(
     stream: Tensor, weight: Tensor, static: tuple[Tensor, Tensor, Tensor], scale: Tensor, epsilon: float
-) -> tuple[Tensor, Tensor, Tensor]:
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """`reference.hc_maps` and `reference.read` at once; the arguments are those of `reference.hc_maps`.
 
     Returns:
-        hidden [..., C] in the dtype of `stream`; pre [..., n] and mix = [res | post] [..., n, n + 1], fp32 at least.
+        hidden [..., C] in the dtype of `stream`; pre [..., n], post [..., n] and res [..., n, n], fp32 at least.
     """
     lead, (n, width) = stream.shape[:-2], stream.shape[-2:]
     with without_autocast(stream):
-        hidden, pre, mix = _Read.apply(stream.reshape(-1, n, width), epsilon, weight, *static, scale)
-    return hidden.view(*lead, width), pre.view(*lead, n), mix.view(*lead, n, n + 1)
+        hidden, pre, post, res = _Read.apply(stream.reshape(-1, n, width), epsilon, weight, *static, scale)
+    return hidden.view(*lead, width), pre.view(*lead, n), post.view(*lead, n), res.view(*lead, n, n)

@@ -22,7 +22,7 @@ class _Read(torch.autograd.Function):
     @staticmethod
     def forward(
         ctx: FunctionCtx, stream: Tensor, iterations: int, epsilon: float, *parameters: Tensor
-    ) -> tuple[Tensor, Tensor, Tensor]:
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         x = widened(stream)
         tokens, n, width = x.shape
         phi, bias, gates = _joined(parameters, n, x.dtype)
@@ -32,17 +32,15 @@ class _Read(torch.autograd.Function):
         logits = torch.addcmul(bias.unsqueeze(1), normalised, gates.unsqueeze(1))
         sigma = torch.sigmoid(logits[: 2 * n])
         trace = sinkhorn_forward(logits[2 * n :].view(n, n, tokens), iterations)
-        pre = sigma[:n].T.contiguous()
-        mix = x.new_empty(tokens, n, n + 1)
-        mix[..., :n] = trace.matrix.permute(2, 0, 1)
-        torch.mul(sigma[n:].T, 2, out=mix[..., n])
+        pre, post = sigma[:n].T.contiguous(), (2 * sigma[n:]).T.contiguous()
+        res = trace.matrix.permute(2, 0, 1).contiguous()
         ctx.save_for_backward(stream, phi, gates, inverse, normalised, sigma, pre, *trace)
-        return weighted_sum(x, pre).to(stream.dtype), pre, mix
+        return weighted_sum(x, pre).to(stream.dtype), pre, post, res
 
     @staticmethod
     @once_differentiable
     def backward(
-        ctx: FunctionCtx, grad_hidden: Tensor, grad_pre: Tensor, grad_mix: Tensor
+        ctx: FunctionCtx, grad_hidden: Tensor, grad_pre: Tensor, grad_post: Tensor, grad_res: Tensor
     ) -> tuple[Tensor | None, ...]:
         stream, phi, gates, inverse, normalised, sigma, pre, *trace = ctx.saved_tensors
         with without_autocast(stream):
@@ -51,9 +49,9 @@ class _Read(torch.autograd.Function):
             flat = x.view(tokens, n * width)
             grad = torch.empty_like(normalised)
             grad[:n] = torch.add(grad_pre, (x * hidden).sum(-1)).T
-            torch.mul(grad_mix[..., n].T, 2, out=grad[n : 2 * n])
+            torch.mul(grad_post.T, 2, out=grad[n : 2 * n])
             grad[: 2 * n].mul_(sigma).addcmul_(grad[: 2 * n], sigma, value=-1)
-            res = sinkhorn_backward(grad_mix[..., :n].permute(1, 2, 0), SinkhornTrace(*trace))
+            res = sinkhorn_backward(grad_res.permute(1, 2, 0), SinkhornTrace(*trace))
             grad[2 * n :] = res.view(n * n, tokens)
             weighted = grad * normalised
             radial = (gates @ weighted).mul_(inverse.square()).div_(-n * width)
@@ -76,7 +74,7 @@ def _joined(parameters: tuple[Tensor, ...], n: int, dtype: torch.dtype) -> Tripl
 
 def mhc_read(
     stream: Tensor, phi: Triple, bias: Triple, alpha: Triple, iterations: int, epsilon: float
-) -> tuple[Tensor, Tensor, Tensor]:
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """`reference.mhc_maps` and `reference.read` at once.
 
     Args:
@@ -88,9 +86,9 @@ def mhc_read(
         epsilon: of the RMS norm.
 
     Returns:
-        hidden [..., C] in the dtype of `stream`; pre [..., n] and mix = [res | post] [..., n, n + 1], fp32 at least.
+        hidden [..., C] in the dtype of `stream`; pre [..., n], post [..., n] and res [..., n, n], fp32 at least.
     """
     lead, (n, width) = stream.shape[:-2], stream.shape[-2:]
     with without_autocast(stream):
-        hidden, pre, mix = _Read.apply(stream.reshape(-1, n, width), iterations, epsilon, *phi, *bias, *alpha)
-    return hidden.view(*lead, width), pre.view(*lead, n), mix.view(*lead, n, n + 1)
+        hidden, pre, post, res = _Read.apply(stream.reshape(-1, n, width), iterations, epsilon, *phi, *bias, *alpha)
+    return hidden.view(*lead, width), pre.view(*lead, n), post.view(*lead, n), res.view(*lead, n, n)

@@ -28,8 +28,10 @@ class SinkhornTrace(NamedTuple):
 
     matrix: Tensor
     """[n, n, N], the result."""
-    sums: Tensor
-    """[2 * iterations, n, N], the sums that were divided by, in order: columns, rows, columns, ..."""
+    columns: Tensor
+    """[iterations, 1, n, N], the column sums that were divided by."""
+    rows: Tensor
+    """[iterations, n, 1, N], the row sums that were divided by."""
     raised: Tensor
     """[n, n, N], true where the clamp raised the logit."""
     largest: Tensor
@@ -42,12 +44,13 @@ def sinkhorn_forward(logits: Tensor, iterations: int) -> SinkhornTrace:
     shifted = logits - logits.amax(0, keepdim=True)
     raised, largest = shifted < FLOOR, shifted == 0
     matrix = shifted.clamp_(min=FLOOR).exp_()
-    sums = matrix.new_empty(2 * iterations, n, tokens)
-    for step in range(2 * iterations):
-        axis = step % 2
-        torch.sum(matrix, axis, out=sums[step])
-        matrix.div_(sums[step].unsqueeze(axis))
-    return SinkhornTrace(matrix, sums, raised, largest)
+    columns, rows = matrix.new_empty(iterations, 1, n, tokens), matrix.new_empty(iterations, n, 1, tokens)
+    for column, row in zip(columns.unbind(), rows.unbind(), strict=True):
+        torch.sum(matrix, 0, keepdim=True, out=column)
+        matrix.div_(column)
+        torch.sum(matrix, 1, keepdim=True, out=row)
+        matrix.div_(row)
+    return SinkhornTrace(matrix, columns, rows, raised, largest)
 
 
 def sinkhorn_backward(grad: Tensor, trace: SinkhornTrace) -> Tensor:
@@ -56,11 +59,12 @@ def sinkhorn_backward(grad: Tensor, trace: SinkhornTrace) -> Tensor:
     In terms of g = dL/dlog(y), a step y = x / sum(x) has the backward g_x = g - y sum(g): no division.
     """
     matrix = trace.matrix.clone()
-    grad = grad * matrix
-    for step in reversed(range(len(trace.sums))):
-        axis = step % 2
-        grad.addcmul_(matrix, grad.sum(axis, keepdim=True), value=-1)
-        matrix.mul_(trace.sums[step].unsqueeze(axis))
+    grad = torch.mul(grad, matrix, out=torch.empty_like(matrix))  # contiguous, whatever layout it came in
+    for column, row in zip(reversed(trace.columns.unbind()), reversed(trace.rows.unbind()), strict=True):
+        grad.addcmul_(matrix, grad.sum(1, keepdim=True), value=-1)
+        matrix.mul_(row)
+        grad.addcmul_(matrix, grad.sum(0, keepdim=True), value=-1)
+        matrix.mul_(column)
     lost = (grad * trace.raised).sum(0, keepdim=True) / trace.largest.sum(0, keepdim=True)
     return grad.masked_fill_(trace.raised, 0.0).addcmul_(trace.largest.to(grad.dtype), lost)
 

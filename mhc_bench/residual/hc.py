@@ -45,7 +45,7 @@ class HyperConnection(WidenedConnection):
         self.scale = nn.Parameter(torch.empty(2, dtype=torch.float32))
         self.reset_parameters()
 
-    def read_maps(self, stream: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def read_maps(self, stream: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         static = self.static_pre, self.static_post, self.static_res
         return hc_read(stream, self.weight, static, self.scale, self.epsilon)
 

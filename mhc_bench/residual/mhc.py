@@ -71,7 +71,7 @@ class ManifoldHyperConnection(WidenedConnection):
         self.alpha_pre, self.alpha_post, self.alpha_res = _empty(1), _empty(1), _empty(1)
         self.reset_parameters()
 
-    def read_maps(self, stream: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def read_maps(self, stream: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         phi = self.phi_pre, self.phi_post, self.phi_res
         bias = self.bias_pre, self.bias_post, self.bias_res
         alpha = self.alpha_pre, self.alpha_post, self.alpha_res

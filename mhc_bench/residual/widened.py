@@ -12,11 +12,13 @@ from mhc_bench.residual.contract import Carry, Maps, ResidualConnection
 from mhc_bench.residual.options import at_least, within
 
 
-class Mix(NamedTuple):
+class WriteMaps(NamedTuple):
     """The carry of a widened connection."""
 
-    mix: Tensor
-    """[B, T, n, n + 1]: H_res as [out, in], and H_post as a last column."""
+    post: Tensor
+    """[B, T, n]: H_post."""
+    res: Tensor
+    """[B, T, n, n] as [out, in]: H_res."""
 
 
 class WidenedConnection(ResidualConnection):
@@ -32,23 +34,22 @@ class WidenedConnection(ResidualConnection):
         self.epsilon = within("epsilon", epsilon, 0.0, 1e-2)
 
     @abstractmethod
-    def read_maps(self, stream: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """hidden [B, T, C], H_pre [B, T, n] and mix [B, T, n, n + 1] of a stream [B, T, n, C]."""
+    def read_maps(self, stream: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """The sublayer's input [B, T, C] and the maps pre, post and res of a stream [B, T, n, C]."""
 
     def expand(self, hidden: Tensor) -> Tensor:
         return hidden.unsqueeze(-2).repeat_interleave(self.streams, dim=-2)
 
     def read(self, stream: Tensor) -> tuple[Tensor, Carry]:
-        hidden, _, mix = self.read_maps(stream)
-        return hidden, Mix(mix)
+        hidden, _, post, res = self.read_maps(stream)
+        return hidden, WriteMaps(post, res)
 
     def write(self, stream: Tensor, update: Tensor, carry: Carry) -> Tensor:
-        (mix,) = carry
-        return write(stream, update, mix)
+        post, res = carry
+        return write(stream, update, post, res)
 
     def collapse(self, stream: Tensor) -> Tensor:
         return stream.sum(-2)
 
     def maps(self, stream: Tensor) -> Maps:
-        _, pre, mix = self.read_maps(stream)
-        return Maps(pre, mix[..., -1], mix[..., :-1])
+        return Maps(*self.read_maps(stream)[1:])
