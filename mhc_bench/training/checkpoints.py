@@ -77,9 +77,19 @@ def find_damage(folder: Path) -> str:
 
 def remove_resume_files(run_dir: Path) -> None:
     """Remove everything to resume from, once the final model stands."""
-    for folder in [*checkpoint_folders(run_dir), *(run_dir / FOLDER).glob(".step-*")]:
+    for folder in checkpoint_folders(run_dir):
         shutil.rmtree(folder)
     (run_dir / FOLDER / STARTS).unlink(missing_ok=True)
+
+
+def remove_unfinished(run_dir: Path) -> None:
+    """Remove what a killed process left half-written, under the names that `mhc_bench.files` and `save` give."""
+    for path in [
+        *run_dir.glob(".*.tmp"),
+        *(run_dir / FOLDER).glob(".*.tmp"),
+        *(run_dir / FOLDER).glob(".*.old"),
+    ]:
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
 def count_start(run_dir: Path) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import pickle
 import resource
 import sys
 import warnings
@@ -29,6 +30,7 @@ from mhc_bench.training.checkpoints import (
     count_start,
     newest_good,
     remove_resume_files,
+    remove_unfinished,
 )
 from mhc_bench.training.checks import check_run, launched, world_size
 from mhc_bench.training.clock import Clock
@@ -36,6 +38,7 @@ from mhc_bench.training.launch import launch_ranks
 from mhc_bench.training.loggers import make_logger
 from mhc_bench.training.module import ResidualTraining, build_model
 from mhc_bench.training.probing import Probes
+from mhc_bench.training.progress import PROGRESS_FILE
 from mhc_bench.training.recorder import Recorder
 from mhc_bench.training.sharding import is_sharded, make_strategy
 from mhc_bench.training.summary import TrainingSummary, history_fields, read_summary, write_summary
@@ -112,7 +115,10 @@ def _train(config: RunConfig, source: TokenSource, run_dir: Path, quiet: bool) -
     module, clock = ResidualTraining(config, source), Clock()
     recorder = Recorder(config, run_dir, clock, quiet)
     trainer = make_trainer(config, run_dir, recorder, clock)
-    restarts = count_start(run_dir) if trainer.is_global_zero else 0
+    restarts = 0
+    if trainer.is_global_zero:
+        remove_unfinished(run_dir)
+        restarts = count_start(run_dir)
     try:
         trainer.fit(
             module,
@@ -121,6 +127,9 @@ def _train(config: RunConfig, source: TokenSource, run_dir: Path, quiet: bool) -
             weights_only=True,
         )
         finish(config, module, recorder, run_dir, restarts)
+    except pickle.UnpicklingError as error:
+        reason = str(error).splitlines()[0]
+        raise RunError(f"{checkpoint} cannot be loaded ({reason}): remove it to start over") from error
     finally:
         recorder.close()
 
@@ -178,6 +187,7 @@ def finish(
         )
         write_summary(summary, run_dir)
         remove_resume_files(run_dir)
+        (run_dir / PROGRESS_FILE).unlink(missing_ok=True)
     if dist.is_initialized():
         dist.barrier()  # the other ranks read the summary next
 

@@ -8,7 +8,6 @@ from pathlib import Path
 from torch.distributed.elastic.multiprocessing.errors import record
 
 
-
 @record
 def main() -> None:
     """Train the run whose folder is the first argument."""
