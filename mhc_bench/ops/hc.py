@@ -1,14 +1,16 @@
-"""Hyper-Connections' read: the maps of every token and the sublayer's input, with a hand-written backward.
+"""Hyper-Connections' read: every token's maps and the sublayer's input, with a hand-written backward.
 
-Shape legend: N tokens, n streams, C width, K = 2 + n rows (pre, post, and one for each output stream of res). The
-dynamic parts are held as [K, N, n]: row k seen by each of the token's streams.
+Shape legend: N tokens, n streams, C width, K = 2 + n rows (pre, post, and one for each output stream of
+res). The dynamic parts are held as [K, N, n]: row k seen by each of the token's streams.
 """
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
-from torch.autograd.function import FunctionCtx, once_differentiable
+from torch.autograd.function import once_differentiable
 
 from mhc_bench.ops.precision import widened, without_autocast
 from mhc_bench.ops.streams import weighted_sum
@@ -17,7 +19,7 @@ from mhc_bench.ops.streams import weighted_sum
 class _Read(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: FunctionCtx,
+        ctx: Any,
         stream: Tensor,
         epsilon: float,
         weight: Tensor,
@@ -41,7 +43,7 @@ class _Read(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(
-        ctx: FunctionCtx, grad_hidden: Tensor, grad_pre: Tensor, grad_post: Tensor, grad_res: Tensor
+        ctx: Any, grad_hidden: Tensor, grad_pre: Tensor, grad_post: Tensor, grad_res: Tensor
     ) -> tuple[Tensor | None, ...]:
         stream, weight, scale, inverse, normalised, dynamic, pre = ctx.saved_tensors
         with without_autocast(stream):
@@ -71,9 +73,12 @@ def hc_read(
     """`reference.hc_maps` and `reference.read` at once; the arguments are those of `reference.hc_maps`.
 
     Returns:
-        hidden [..., C] in the dtype of `stream`; pre [..., n], post [..., n] and res [..., n, n], fp32 at least.
+        hidden [..., C] in the dtype of `stream`; pre [..., n], post [..., n] and res [..., n, n] in fp32
+        at least.
     """
     lead, (n, width) = stream.shape[:-2], stream.shape[-2:]
     with without_autocast(stream):
-        hidden, pre, post, res = _Read.apply(stream.reshape(-1, n, width), epsilon, weight, *static, scale)
+        hidden, pre, post, res = _Read.apply(  # type: ignore[no-untyped-call]
+            stream.reshape(-1, n, width), epsilon, weight, *static, scale
+        )
     return hidden.view(*lead, width), pre.view(*lead, n), post.view(*lead, n), res.view(*lead, n, n)

@@ -1,14 +1,16 @@
-"""mHC's read: the maps of every token and the sublayer's input, as one operation with a hand-written backward.
+"""mHC's read: every token's maps and the sublayer's input, with a hand-written backward.
 
-Shape legend: N tokens, n streams, C width, K = 2n + n*n map entries (pre, post, res as [out, in]). Map entries are
-held tokens last, [K, N], where every step is a long vector operation.
+Shape legend: N tokens, n streams, C width, K = 2n + n*n map entries (pre, post, res as [out, in]). Map
+entries are held tokens last, [K, N], where every step is a long vector operation.
 """
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
-from torch.autograd.function import FunctionCtx, once_differentiable
+from torch.autograd.function import once_differentiable
 
 from mhc_bench.ops.precision import widened, without_autocast
 from mhc_bench.ops.sinkhorn import SinkhornTrace, sinkhorn_backward, sinkhorn_forward
@@ -21,7 +23,7 @@ Triple = tuple[Tensor, Tensor, Tensor]
 class _Read(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: FunctionCtx, stream: Tensor, iterations: int, epsilon: float, *parameters: Tensor
+        ctx: Any, stream: Tensor, iterations: int, epsilon: float, *parameters: Tensor
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         x = widened(stream)
         tokens, n, width = x.shape
@@ -40,7 +42,7 @@ class _Read(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(
-        ctx: FunctionCtx, grad_hidden: Tensor, grad_pre: Tensor, grad_post: Tensor, grad_res: Tensor
+        ctx: Any, grad_hidden: Tensor, grad_pre: Tensor, grad_post: Tensor, grad_res: Tensor
     ) -> tuple[Tensor | None, ...]:
         stream, phi, gates, inverse, normalised, sigma, pre, *trace = ctx.saved_tensors
         with without_autocast(stream):
@@ -59,9 +61,9 @@ class _Read(torch.autograd.Function):
             grad_x = torch.mm(raw.T, phi).addcmul_(flat, radial.unsqueeze(1)).view(x.shape)
             grad_x.addcmul_(pre.unsqueeze(2), hidden)
             sizes = [n, n, n * n]
-            grad_phi = torch.mm(raw, flat).split(sizes)
-            grad_bias = grad.sum(1).split(sizes)
-            grad_alpha = [part.sum().view(1) for part in weighted.sum(1).split(sizes)]
+            grad_phi = torch.split(torch.mm(raw, flat), sizes)
+            grad_bias = torch.split(grad.sum(1), sizes)
+            grad_alpha = [part.sum().view(1) for part in torch.split(weighted.sum(1), sizes)]
         return grad_x.to(stream.dtype), None, None, *grad_phi, *grad_bias, *grad_alpha
 
 
@@ -86,9 +88,12 @@ def mhc_read(
         epsilon: of the RMS norm.
 
     Returns:
-        hidden [..., C] in the dtype of `stream`; pre [..., n], post [..., n] and res [..., n, n], fp32 at least.
+        hidden [..., C] in the dtype of `stream`; pre [..., n], post [..., n] and res [..., n, n] in fp32
+        at least.
     """
     lead, (n, width) = stream.shape[:-2], stream.shape[-2:]
     with without_autocast(stream):
-        hidden, pre, post, res = _Read.apply(stream.reshape(-1, n, width), iterations, epsilon, *phi, *bias, *alpha)
+        hidden, pre, post, res = _Read.apply(  # type: ignore[no-untyped-call]
+            stream.reshape(-1, n, width), iterations, epsilon, *phi, *bias, *alpha
+        )
     return hidden.view(*lead, width), pre.view(*lead, n), post.view(*lead, n), res.view(*lead, n, n)

@@ -12,7 +12,7 @@ from torch import Tensor
 
 
 def rms_normalised(x: Tensor, epsilon: float) -> Tensor:
-    """x / sqrt(mean(x^2) + epsilon) over the last axis; a gain would be absorbed by the projection that follows."""
+    """x / sqrt(mean(x^2) + epsilon) over the last axis; the projection that follows would absorb a gain."""
     return x * torch.rsqrt(x.square().mean(-1, keepdim=True) + epsilon)
 
 
@@ -58,16 +58,16 @@ def mhc_maps(
     n = stream.shape[-2]
     raw = rms_normalised(stream.flatten(-2), epsilon) @ phi.T
     gates = alpha.repeat_interleave(torch.tensor([n, n, n * n], device=alpha.device))
-    pre, post, res = (raw * gates + bias).split([n, n, n * n], dim=-1)
-    mixed = sinkhorn(res.unflatten(-1, (n, n)), iterations)
+    pre, post, res = torch.split(raw * gates + bias, [n, n, n * n], dim=-1)
+    mixed = sinkhorn(res.view(*res.shape[:-1], n, n), iterations)
     return torch.sigmoid(pre), 2 * torch.sigmoid(post), mixed
 
 
 def sinkhorn(logits: Tensor, iterations: int) -> Tensor:
     """exp(logits) [..., n, n] with columns and then rows divided by their sums, `iterations` times.
 
-    In the log domain, so that no row or column can underflow to 0/0. Rows come last: they sum to 1 up to rounding
-    and the error of finitely many rounds stands in the column sums.
+    In the log domain, so that no row or column can underflow to 0/0. Rows come last: they sum to 1 up to
+    rounding, and the error of finitely many rounds stands in the column sums.
     """
     for _ in range(iterations):
         logits = torch.log_softmax(logits, dim=-2)

@@ -1,23 +1,24 @@
-"""Sinkhorn-Knopp with an exact hand-written backward, laid out so that each step is one long vector operation.
+"""Sinkhorn-Knopp with an exact hand-written backward; each step is one long vector operation.
 
-Shape legend: n streams, N tokens. Tokens come last, [n out, n in, N]: sums over out or in and the divisions by them
-then run over contiguous tokens. Per round only the sums are kept, 2n numbers per token; the backward pass rebuilds
-each intermediate matrix from the final one by multiplying the sums back.
+Shape legend: n streams, N tokens. Tokens come last, [n out, n in, N], so that sums over out or in and the
+divisions by them run over contiguous tokens. Of each round only the sums are kept, 2n numbers per token:
+the backward pass rebuilds every intermediate matrix from the final one by multiplying the sums back.
 
-Any finite logits are safe. Each column is shifted by its maximum, which the first column step cancels exactly, and
-entries more than 80 below that maximum are raised to it, so that in fp32 no row sum can underflow to 0 (e^-80 / n is
-a normal number, and after the first round all sums lie in [1/n^2, n]). The backward pass is that of the clamped
-function: a raised entry has gradient 0, and what would have been its gradient goes to the column's maximum, on which
-its value then depends. NaN and infinity in the logits come out as NaN.
+Any finite logits are safe. Each column is shifted by its maximum, which the first column step cancels
+exactly, and entries more than 80 below that maximum are raised to 80 below. So no row sum can underflow to
+0 in fp32: e^-80 / n is a normal number, and after the first round all sums lie in [1 / n^2, n]. The
+backward pass is that of the clamped function: a raised entry has gradient 0, and what would have been its
+gradient goes to the column's maximum (shared where there are several), which its value now follows. A
+logit of -inf counts as a very low one; NaN and +inf come out as NaN, in the result and in the gradient.
 """
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.autograd.function import FunctionCtx, once_differentiable
+from torch.autograd.function import once_differentiable
 
 FLOOR = -80.0
 """The least logit relative to the largest of its column."""
@@ -71,14 +72,14 @@ def sinkhorn_backward(grad: Tensor, trace: SinkhornTrace) -> Tensor:
 
 class _Sinkhorn(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: FunctionCtx, logits: Tensor, iterations: int) -> Tensor:
+    def forward(ctx: Any, logits: Tensor, iterations: int) -> Tensor:
         trace = sinkhorn_forward(logits, iterations)
         ctx.save_for_backward(*trace)
         return trace.matrix.clone()
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: FunctionCtx, grad: Tensor) -> tuple[Tensor, None]:
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
         return sinkhorn_backward(grad, SinkhornTrace(*ctx.saved_tensors)), None
 
 
@@ -86,4 +87,5 @@ def sinkhorn(logits: Tensor, iterations: int) -> Tensor:
     """`reference.sinkhorn` for logits [..., n, n] as [out, in]: the same result at a fraction of the time."""
     n = logits.shape[-1]
     tokens_last = logits.reshape(-1, n, n).permute(1, 2, 0).contiguous()
-    return _Sinkhorn.apply(tokens_last, iterations).permute(2, 0, 1).reshape(logits.shape)
+    matrix: Tensor = _Sinkhorn.apply(tokens_last, iterations)  # type: ignore[no-untyped-call]
+    return matrix.permute(2, 0, 1).reshape(logits.shape)

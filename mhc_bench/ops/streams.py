@@ -5,15 +5,17 @@ Shape legend: N tokens, n streams, C width. H_res is [N, out, in].
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
-from torch.autograd.function import FunctionCtx, once_differentiable
+from torch.autograd.function import once_differentiable
 
 from mhc_bench.ops.precision import widened, without_autocast
 
 
 def weighted_sum(streams: Tensor, weights: Tensor) -> Tensor:
-    """Sum over j of weights[N, j] * streams[N, j, C]: n scaled slices cost a seventh of a batched product here."""
+    """Sum over j of weights[N, j] * streams[N, j, C], as n scaled slices: bmm takes seven times as long."""
     total = streams[:, 0] * weights[:, 0:1]
     for j in range(1, streams.shape[1]):
         total.addcmul_(streams[:, j], weights[:, j : j + 1])
@@ -24,14 +26,14 @@ class _Write(torch.autograd.Function):
     """H_res x + H_post^T F with nothing kept but the inputs."""
 
     @staticmethod
-    def forward(ctx: FunctionCtx, stream: Tensor, update: Tensor, post: Tensor, res: Tensor) -> Tensor:
+    def forward(ctx: Any, stream: Tensor, update: Tensor, post: Tensor, res: Tensor) -> Tensor:
         ctx.save_for_backward(stream, update, post, res)
         mixed = torch.bmm(res, widened(stream))
         return mixed.addcmul_(post.unsqueeze(2), widened(update).unsqueeze(1)).to(stream.dtype)
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: FunctionCtx, grad: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         stream, update, post, res = ctx.saved_tensors
         with without_autocast(grad):
             grad = widened(grad).contiguous()  # an expanded gradient would send bmm down its slow path
@@ -46,7 +48,10 @@ def write(stream: Tensor, update: Tensor, post: Tensor, res: Tensor) -> Tensor:
     """`reference.write`, faster: the result has the dtype of `stream`, the arithmetic is fp32 at least."""
     n, width = stream.shape[-2:]
     with without_autocast(stream):
-        flat = _Write.apply(
-            stream.reshape(-1, n, width), update.reshape(-1, width), post.reshape(-1, n), res.reshape(-1, n, n)
+        flat: Tensor = _Write.apply(  # type: ignore[no-untyped-call]
+            stream.reshape(-1, n, width),
+            update.reshape(-1, width),
+            post.reshape(-1, n),
+            res.reshape(-1, n, n),
         )
     return flat.view(stream.shape)

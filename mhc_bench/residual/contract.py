@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from mhc_bench.errors import UsageError
 
 Carry = tuple[Any, ...]
-"""What `write` needs from `read`: a (named) tuple of tensors, so that checkpointing, FSDP and compilation see it."""
+"""What `write` needs from `read`: a (named) tuple of tensors, plain to checkpointing, FSDP and compilation."""
 
 
 class Maps(NamedTuple):
@@ -29,11 +29,12 @@ class Maps(NamedTuple):
 
 
 class ResidualConnection(nn.Module, ABC):
-    """The connection around sublayer `index` (attention or MLP with its own pre-norm), counted from 0.
+    """The connection around sublayer `index` (attention or MLP with its pre-norm), counted from 0.
 
-    A model calls `expand` once after the embedding, `read` and `write` around every sublayer and `collapse` once
-    before the final norm. Nothing of a forward pass is kept on `self`: `read` hands to `write` through the carry.
-    Subclasses add their options as typed keyword-only arguments and call `reset_parameters()` last.
+    A model calls `expand` once after the embedding, `read` and `write` around every sublayer and
+    `collapse` once before the final norm. Nothing of a forward pass is kept on `self`: `read` hands to
+    `write` through the carry. Subclasses add their options as typed keyword-only arguments and call
+    `reset_parameters()` last.
 
     Args:
         width: C, the backbone's hidden size.
@@ -62,7 +63,7 @@ class ResidualConnection(nn.Module, ABC):
 
     @abstractmethod
     def write(self, stream: Tensor, update: Tensor, carry: Carry) -> Tensor:
-        """The stream after the sublayer, from the stream that `read` saw and the sublayer's output [B, T, C]."""
+        """The stream after the sublayer, from the one that `read` saw and the sublayer's output [B, T, C]."""
 
     @abstractmethod
     def collapse(self, stream: Tensor) -> Tensor:
@@ -71,13 +72,13 @@ class ResidualConnection(nn.Module, ABC):
     def write_read(
         self, stream: Tensor, update: Tensor, carry: Carry, next: ResidualConnection
     ) -> tuple[Tensor, Tensor, Carry]:
-        """`write` and then the next connection's `read`, for variants that fuse the two: (stream, hidden, carry)."""
+        """`write`, then the next connection's `read`; variants may fuse them. (stream, hidden, carry)."""
         written = self.write(stream, update, carry)
         hidden, next_carry = next.read(written)
         return written, hidden, next_carry
 
     def maps(self, stream: Tensor) -> Maps | None:
-        """The maps that `read(stream)` would use, for measuring; None where the variant has no mixing matrix."""
+        """The maps that `read(stream)` would use; None where the variant has no mixing matrix."""
         return None
 
     def decayed_parameters(self) -> frozenset[str]:
@@ -98,7 +99,7 @@ class ResidualConnection(nn.Module, ABC):
 
     @torch.no_grad()
     def reset_parameters(self) -> None:
-        """Fill every own parameter with its start value, from torch's seed and the index; draws nothing globally."""
+        """Fill all own parameters from torch's seed and the index, without drawing from its generator."""
         for position, (name, parameter) in enumerate(self.named_parameters()):
             seed = (torch.initial_seed() * 1_000_003 + self.index * 101 + position) % 2**63
             parameter.copy_(self.initial_value(name, torch.Generator().manual_seed(seed)))

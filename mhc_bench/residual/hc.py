@@ -1,4 +1,4 @@
-"""Hyper-Connections: n streams, read, mixed and written by maps that a token's own streams move a little."""
+"""Hyper-Connections: n streams, read, mixed and written by maps that a token's own streams move."""
 
 from __future__ import annotations
 
@@ -6,23 +6,28 @@ import torch
 from torch import Tensor, nn
 
 from mhc_bench.ops.hc import hc_read
+from mhc_bench.residual.options import within
 from mhc_bench.residual.registry import register_variant
 from mhc_bench.residual.widened import WidenedConnection
 
 
 @register_variant("hc")
 class HyperConnection(WidenedConnection):
-    """Dynamic Hyper-Connections with tanh, arXiv 2409.19606.
+    """Dynamic Hyper-Connections with tanh, arXiv 2409.19606 (restated as Eq. 5 of 2512.24880).
 
-    H_pre = s_r tanh(x~ w_pre) + static_pre, H_post = s_w tanh(x~ w_post) + static_post and
-    H_res = s_r tanh(x~ w_res)^T + static_res, where x~ is the RMS-normalised stream (its gain is absorbed by w).
-    At the start the dynamic weights are zero and the static maps are the plain residual: H_pre reads stream k mod n
-    alone, H_post is 1 and H_res the identity. Nothing bounds the maps, so their product over depth can grow.
+    With x~ the RMS-normalised streams, each over its own C entries: H_pre = s0 tanh(x~ w_pre) + static_pre,
+    H_post = s1 tanh(x~ w_post) + static_post, H_res = s0 tanh(x~ w_res)^T + static_res. The weights absorb
+    the norm's gain. In the paper's own letters A_m is H_pre, B is H_post, and A_r is H_res transposed.
+
+    At the start the dynamic weights are 0 and the static maps are the plain residual: H_pre reads stream
+    k mod n alone, H_post is 1 and H_res the identity. The streams are copies until the first optimizer step;
+    they part then, since different sublayers read different ones. Nothing bounds the maps, so their product
+    over depth can grow.
 
     Args:
         streams: n.
-        scale: start value of s_r (one for H_pre and H_res, as in the paper) and s_w.
-        epsilon: of the RMS norm over C, stream by stream.
+        scale: start value of s0 and s1; as in the paper H_pre and H_res share one.
+        epsilon: of the RMS norm.
     """
 
     def __init__(
@@ -36,7 +41,7 @@ class HyperConnection(WidenedConnection):
         epsilon: float = 1e-6,
     ) -> None:
         super().__init__(width=width, depth=depth, index=index, streams=streams, epsilon=epsilon)
-        self.initial_scale = scale
+        self.initial_scale = within("scale", scale, 0.0, 10.0)
         n = self.streams
         self.weight = nn.Parameter(torch.empty(2 + n, width, dtype=torch.float32))
         self.static_pre = nn.Parameter(torch.empty(n, dtype=torch.float32))
@@ -57,13 +62,13 @@ class HyperConnection(WidenedConnection):
         n = self.streams
         match name:
             case "weight":
-                return torch.zeros(2 + n, self.width)
+                return torch.zeros(2 + n, self.width, device="cpu")
             case "static_pre":
-                return torch.eye(n)[self.index % n]
+                return torch.eye(n, device="cpu")[self.index % n]
             case "static_post":
-                return torch.ones(n)
+                return torch.ones(n, device="cpu")
             case "static_res":
-                return torch.eye(n)
+                return torch.eye(n, device="cpu")
             case "scale":
-                return torch.full((2,), self.initial_scale)
+                return torch.full((2,), self.initial_scale, device="cpu")
         return super().initial_value(name, generator)

@@ -1,4 +1,4 @@
-"""Checks of a variant's options, from the annotations of its constructor, and the ranges that several share."""
+"""Checks of a variant's options, from its constructor's annotations, and ranges that several share."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from mhc_bench.errors import UsageError, choose
 
 
 def checked_options(cls: type, options: Mapping[str, Any], given: Collection[str] = ()) -> dict[str, Any]:
-    """`options` for the constructor of `cls`, each of the annotated type; whole numbers become floats where asked.
+    """`options` for the constructor of `cls`, each of its annotated type; whole numbers serve as floats.
 
     Raises:
         UsageError: for an unknown or missing option or a value of another type.
@@ -22,7 +22,7 @@ def checked_options(cls: type, options: Mapping[str, Any], given: Collection[str
     for name, parameter in wanted.items():
         if parameter.default is inspect.Parameter.empty and name not in options:
             raise UsageError(f"{cls.__name__}: option {name!r} must be given")
-    hints = get_type_hints(cls.__init__)
+    hints = get_type_hints(inspect.getattr_static(cls, "__init__"))
     return {name: _checked(name, value, hints.get(name, Any)) for name, value in options.items()}
 
 

@@ -58,13 +58,15 @@ def resolve(name: str) -> type[ResidualConnection]:
     return _VARIANTS[choose("variant", name, variant_names())]
 
 
-def build(name: str, *, width: int, depth: int, index: int, **options: Any) -> ResidualConnection:
-    """Make the connection of sublayer `index` by name.
+def build(
+    variant: str | type[ResidualConnection], *, width: int, depth: int, index: int, **options: Any
+) -> ResidualConnection:
+    """Make the connection of sublayer `index`, from a name that `resolve` knows or the class itself.
 
     Raises:
         UsageError: for an unknown variant or option, or a value of the wrong type or range.
     """
-    cls = resolve(name)
+    cls = resolve(variant) if isinstance(variant, str) else variant
     return cls(width=width, depth=depth, index=index, **checked_options(cls, options, _PLACE))
 
 
