@@ -73,7 +73,8 @@ metric_list: [{{metric: acc, aggregation: mean, higher_is_better: true}}]
 _GENERATION = f"""
 task: {GENERATION}
 output_type: generate_until
-num_fewshot: 0
+num_fewshot: 1
+fewshot_config: {{sampler: first_n}}
 doc_to_target: answer
 generation_kwargs: {{until: [" ."], max_gen_toks: 5, do_sample: false}}
 metric_list: [{{metric: exact_match, aggregation: mean, higher_is_better: true}}]

@@ -79,7 +79,8 @@ def test_generation_in_padded_batches_equals_unpadded_greedy_decoding(outcome: O
     """Left padding that the attention mask does not hide would change most of these."""
     lengths = {len(item["doc"]["context"].split()) for item in outcome.samples[toy.GENERATION]}
     assert len(lengths) > 5
-    said = {item["doc"]["context"]: item["filtered_resps"][0] for item in outcome.samples[toy.GENERATION]}
+    items = outcome.samples[toy.GENERATION]
+    said = {item["arguments"][0][0]: item["filtered_resps"][0] for item in items}
     assert said == {context: greedy(context, 5) for context in said}
     assert len(set(said.values())) > 10
 
@@ -96,7 +97,7 @@ def test_the_batch_size_changes_no_result(tasks: Path, outcome: Outcome) -> None
 
 def test_gold_loglikelihood_is_scored_for_choices_and_for_generation(outcome: Outcome) -> None:
     items = outcome.samples[toy.GENERATION]
-    expected = [loglikelihood(item["doc"]["context"], item["doc"]["answer"]) for item in items]
+    expected = [loglikelihood(item["arguments"][0][0], item["doc"]["answer"]) for item in items]
     assert outcome.gold[toy.GENERATION] == pytest.approx(expected, abs=2e-4)
     chosen = [item["resps"][item["doc"]["gold"]][0][0] for item in outcome.samples[toy.CHOICE]]
     assert outcome.gold[toy.CHOICE] == chosen

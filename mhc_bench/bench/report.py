@@ -146,10 +146,11 @@ def _floors(report: StepReport) -> str:
 def _overhead(report: Overhead) -> str:
     percent = [100 * (value - 1) for value in (report.ratio.median, report.ratio.low, report.ratio.high)]
     return (
-        f"Our training against a hand-written loop on the stock model: {1e3 * report.ours_seconds:.2f} against\n"
-        f"{1e3 * report.hand_seconds:.2f} ms per step, {percent[0]:+.1f} % (95 %: {percent[1]:+.1f} to "
-        f"{percent[2]:+.1f} %), {report.chunks} chunks of {report.chunk_steps} steps in turn,\n"
-        f"logging and probes included; largest difference of their losses {report.largest_loss_difference:.1g}."
+        f"Our training against a hand-written loop on the stock model, {report.chunks} chunks of "
+        f"{report.chunk_steps} steps in turn:\n"
+        f"{1e3 * report.ours_seconds:.2f} against {1e3 * report.hand_seconds:.2f} ms per step, {percent[0]:+.1f} % "
+        f"(95 %: {percent[1]:+.1f} to {percent[2]:+.1f} %), logging and probes included;\n"
+        f"largest difference of their losses {report.largest_loss_difference:.1g}."
     )
 
 

@@ -18,6 +18,7 @@ from lm_eval.tasks import TaskManager
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from mhc_bench.errors import RunError
+from mhc_bench.evaluation.lm import SharedPrefixLM
 from mhc_bench.evaluation.quiet import Progress, quiet_lm_eval
 from mhc_bench.resources import tasks_dir
 
@@ -67,7 +68,7 @@ def run_tasks(
     with quiet_lm_eval(on_progress) as warnings:
         tasks = _load(list(names), folder or tasks_dir(), dict(metadata or {}))
         dtype = torch.bfloat16 if precision == "bf16" else None
-        lm = HFLM(model, tokenizer=tokenizer, batch_size=batch_size, mixed_precision_dtype=dtype)
+        lm = SharedPrefixLM(model, tokenizer, batch_size, dtype)
         results = lm_eval.evaluate(lm, tasks, limit=limit, bootstrap_iters=BOOTSTRAP)
         samples = results.pop("samples")
         gold = {name: _gold(lm, tasks["tasks"][name], items) for name, items in samples.items()}
