@@ -27,11 +27,14 @@ PROGRESS_FILE = "progress.json"
 SAMPLES = "samples"
 
 
-def evaluate(config: RunConfig, run_dir: Path, on_progress: Progress | None = None) -> EvaluationSummary:
+def evaluate(
+    config: RunConfig, run_dir: Path, out: Path | None = None, on_progress: Progress | None = None
+) -> EvaluationSummary:
     """Run lm-eval on `run_dir/checkpoints/final` and write `evaluation.json` and `samples/<task>.jsonl`.
 
     Args:
         config: the run's configuration; `evaluation` and `data` decide what is asked.
+        out: where to write; the run's own folder by default.
         on_progress: told what is being done, the requests done and their number.
 
     Raises:
@@ -63,7 +66,7 @@ def evaluate(config: RunConfig, run_dir: Path, on_progress: Progress | None = No
         (run_dir / PROGRESS_FILE).unlink(missing_ok=True)
     baselines = known_baselines(config, outcome.samples)
     summary = summarise(outcome, baselines, time.perf_counter() - began)
-    _write(outcome, summary, run_dir)
+    _write(outcome, summary, run_dir if out is None else out)
     return summary
 
 
@@ -107,15 +110,15 @@ class _Reporter:
             self._then(what, done, total)
 
 
-def _write(outcome: Outcome, summary: EvaluationSummary, run_dir: Path) -> None:
+def _write(outcome: Outcome, summary: EvaluationSummary, out: Path) -> None:
     """Samples first, so that a complete evaluation always has them."""
     for name, items in outcome.samples.items():
         lines = (json.dumps(json_clean(item), ensure_ascii=False, sort_keys=True) for item in items)
-        write_text(run_dir / SAMPLES / f"{name}.jsonl", "".join(f"{line}\n" for line in lines))
+        write_text(out / SAMPLES / f"{name}.jsonl", "".join(f"{line}\n" for line in lines))
     results = json_clean(outcome.results)
     for task in results["configs"].values():
         _hide_location(task.get("metadata", {}))
-    write_evaluation({**results, "warnings": outcome.warnings}, summary, run_dir)
+    write_evaluation({**results, "warnings": outcome.warnings}, summary, out)
 
 
 def _hide_location(metadata: dict[str, Any]) -> None:

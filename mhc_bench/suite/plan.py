@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from rich.markup import escape
 from rich.table import Table
 
 from mhc_bench.config import RunConfig, SuiteConfig, run_configs, run_folder
@@ -102,49 +103,51 @@ def to_table(rows: list[PlanRow]) -> Table:
     """The plan for a terminal."""
     table = Table(box=None, pad_edge=False, caption=_caption(rows), caption_justify="left")
     for heading in (
-        "arm",
         "variant",
-        "protocol",
         "runs",
         "missing",
         "tokens/run",
         "parameters",
         "added",
         "FLOPs/run",
+        "time left",
     ):
-        table.add_column(heading, justify="left" if heading in ("arm", "variant", "protocol") else "right")
-    table.add_column("state/device", justify="right")
-    table.add_column("disk", justify="right")
-    table.add_column("time left", justify="right")
+        table.add_column(heading, justify="left" if heading == "variant" else "right", no_wrap=True)
+    arm = ""
     for row in rows:
+        if row.arm != arm:
+            arm = row.arm
+            table.add_row(f"[bold]{escape(arm)}[/]")
         table.add_row(*_cells(row))
     return table
 
 
 def _cells(row: PlanRow) -> tuple[str, ...]:
     return (
-        row.arm or "-",
         row.variant,
-        row.protocol_id,
         str(row.runs),
         str(row.missing),
         quantity(row.tokens_per_run),
         quantity(row.parameters["total"]),
         quantity(row.parameters["residual"]),
         quantity(row.flops_per_run),
-        f"{row.state_bytes_per_device / 2**20:,.1f} MiB",
-        f"{row.disk_bytes / 2**20:,.0f} MiB",
         f"{row.hours * 60:,.1f} min" if row.hours < 2 else f"{row.hours:,.1f} h",
     )
 
 
 def _caption(rows: list[PlanRow]) -> str:
+    memory = max(row.state_bytes_per_device for row in rows) / 2**20
+    disk = sum(row.disk_bytes for row in rows) / 2**20
+    text = (
+        f"Protocol {', '.join(dict.fromkeys(row.protocol_id for row in rows))}. Weights, gradients and optimizer "
+        f"take up to {memory:,.1f} MiB per device, checkpoints {disk:,.0f} MiB of disk. Times: training alone, "
+        "one run after the other, "
+    )
     if any(row.basis == "stated" for row in rows):
         return (
-            "Times are of training alone, one run after the other, at a stated efficiency that knows nothing "
-            "of the residual connections' memory traffic; `run` measures step times first."
+            text + "at a stated efficiency that leaves out what residual connections cost in memory traffic."
         )
-    return "Times are of training alone, one run after the other, from step times measured on this machine."
+    return text + "from step times measured on this machine."
 
 
 def quantity(value: float) -> str:

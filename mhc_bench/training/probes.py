@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from types import TracebackType
+
 import torch
 from torch import Tensor
 from torch.distributed.tensor import DTensor
@@ -35,7 +36,7 @@ class Probe:
         for connection in self.connections:
             # FSDP2 has put a `read` of its own on the instance; elsewhere there is the class's alone
             self._own_reads.append(vars(connection).get("read"))
-            connection.read = self._watched(connection, connection.read)  # type: ignore[method-assign]
+            setattr(connection, "read", self._watched(connection, connection.read))  # noqa: B010
         return self
 
     def __exit__(
@@ -44,7 +45,7 @@ class Probe:
         for connection, own in zip(self.connections, self._own_reads, strict=True):
             del connection.read
             if own is not None:
-                connection.read = own  # type: ignore[method-assign]
+                setattr(connection, "read", own)  # noqa: B010
 
     def _watched(self, connection: ResidualConnection, read: Read) -> Read:
         def watch(stream: Tensor) -> tuple[Tensor, Carry]:
