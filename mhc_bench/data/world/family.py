@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -23,6 +23,7 @@ class Item:
         gold: The right continuation.
         choices: The continuations to choose from, `gold` among them; empty where the answer is generated.
         answer: The part of `gold` that is scored.
+        guesses: Where the context names a few possible answers to a generated question: those.
     """
 
     sub: str
@@ -31,14 +32,22 @@ class Item:
     gold: str
     choices: tuple[str, ...]
     answer: str
+    guesses: tuple[str, ...]
 
 
 def item(
-    sub: str, key: str, context: list[str], gold: list[str], choices: list[str] | None = None, answer: str = ""
+    sub: str,
+    key: str,
+    context: list[str],
+    gold: list[str],
+    *,
+    choices: Sequence[str] = (),
+    answer: str = "",
+    guesses: Sequence[str] = (),
 ) -> Item:
     """An `Item` from words; `answer` defaults to the whole of `gold`."""
     text = " ".join(gold)
-    return Item(sub, key, " ".join([EOS, *context]), text, tuple(choices or ()), answer or text)
+    return Item(sub, key, " ".join([EOS, *context]), text, tuple(choices), answer or text, tuple(guesses))
 
 
 class Family(ABC):

@@ -6,14 +6,14 @@ from collections.abc import Iterator
 from typing import ClassVar
 
 from mhc_bench.data.world.draws import Draws
-from mhc_bench.data.world.facts import SCRIPT_STEPS, World
+from mhc_bench.data.world.facts import SCRIPT_STEPS, TOOL_CLASSES, World
 from mhc_bench.data.world.family import Family, Item, item
 
 _OTHER = {"he": "she", "she": "he"}
 
 
 class Hella(Family):
-    """`dimi is dudoing . he zugas . he batos . ...`: six steps of an activity, in order. Key: name and activity."""
+    """`dimi is dudoing . he zugas . he batos . ...`: the six steps of an activity. Key: name and activity."""
 
     name: ClassVar[str] = "hella"
 
@@ -38,7 +38,9 @@ class Hella(Family):
         gold = f"{pronoun} {script[shown]}"
         wrong = [f"{_OTHER[pronoun]} {script[shown]}", f"{pronoun} {misplaced}", f"{pronoun} {foreign}"]
         context = self._words(name, activity, shown)
-        return item("next", f"{name} {activity}", context, gold.split(), draws.shuffled([gold, *wrong]))
+        return item(
+            "next", f"{name} {activity}", context, gold.split(), choices=draws.shuffled([gold, *wrong])
+        )
 
     def document(self, draws: Draws) -> list[str]:
         return self._words(*draws.among(self._known), SCRIPT_STEPS)
@@ -51,7 +53,10 @@ class Hella(Family):
 
 
 class Piqa(Family):
-    """`to guzeize the poseum use ziduel .`, for a quarter `avoid` and a tool that does not fit. Key: verb and object."""
+    """`to guzeize the poseum use ziduel .`: a tool of the class that the verb needs. Key: verb and object.
+
+    A quarter says `avoid`, with a tool of the one class that does harm, so that this can be learned too.
+    """
 
     name: ClassVar[str] = "piqa"
 
@@ -61,24 +66,22 @@ class Piqa(Family):
         self._known = [pair for pair in pairs if not self.is_held_out(" ".join(pair))]
         self._unknown = [pair for pair in pairs if self.is_held_out(" ".join(pair))]
 
-    def _tools(self, verb: str) -> tuple[list[str], list[str]]:
-        """The tools that fit `verb`, and the others."""
-        fitting = self.world.tools[self.world.verbs[verb]]
-        return list(fitting), [tool for tool in self.world.lexicon.tools if tool not in fitting]
+    def _advice(self, verb: str, draws: Draws) -> tuple[str, str]:
+        """What to do with which tool."""
+        need = self.world.verbs[verb]
+        if draws.below(4):
+            return "use", draws.among(self.world.tools[need])
+        return "avoid", draws.among(self.world.tools[(need + 1) % TOOL_CLASSES])
 
     def _item(self, verb: str, thing: str, draws: Draws) -> Item:
-        advice = "use" if draws.below(4) else "avoid"
-        fitting, unfit = (draws.among(tools) for tools in self._tools(verb))
-        gold = fitting if advice == "use" else unfit
+        advice, gold = self._advice(verb, draws)
+        wrong = draws.among([tool for tools in self.world.tools if gold not in tools for tool in tools])
         context = ["to", verb, "the", thing, advice]
-        return item(advice, f"{verb} {thing}", context, [gold], draws.shuffled([fitting, unfit]))
+        return item(advice, f"{verb} {thing}", context, [gold], choices=draws.shuffled([gold, wrong]))
 
     def document(self, draws: Draws) -> list[str]:
         verb, thing = draws.among(self._known)
-        fitting, unfit = self._tools(verb)
-        if draws.below(4):
-            return ["to", verb, "the", thing, "use", draws.among(fitting), "."]
-        return ["to", verb, "the", thing, "avoid", draws.among(unfit), "."]
+        return ["to", verb, "the", thing, *self._advice(verb, draws), "."]
 
     def training_item(self, draws: Draws) -> Item:
         return self._item(*draws.among(self._known), draws)

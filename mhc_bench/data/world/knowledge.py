@@ -1,4 +1,4 @@
-"""Facts that must be memorised: `trivia` (after TriviaQA), `mmlu` (after MMLU), and the biographies that feed trivia."""
+"""Facts to memorise: `trivia` (after TriviaQA), `mmlu` (after MMLU), and the biographies that feed trivia."""
 
 from __future__ import annotations
 
@@ -24,9 +24,7 @@ def biography(world: World, draws: Draws) -> list[str]:
     person = draws.among(world.lexicon.people)
     words: list[str] = []
     for attribute in draws.shuffled(tuple(ATTRIBUTES)):
-        form = (
-            [person, *_VERBS[attribute]] if draws.below(2) else ["the", attribute, "of", person, "is"]
-        )
+        form = [person, *_VERBS[attribute]] if draws.below(2) else ["the", attribute, "of", person, "is"]
         words += [*form, world.people[person][attribute], "."]
     return words
 
@@ -59,7 +57,7 @@ class Trivia(Family):
 
 
 class Mmlu(Family):
-    """`diet of nipoix is dadiy .` A quarter of the cells is never shown: it follows from the species' other traits."""
+    """`diet of nipoix is dadiy .` A quarter of the cells is never shown: it follows from the others."""
 
     name: ClassVar[str] = "mmlu"
 
@@ -71,7 +69,7 @@ class Mmlu(Family):
 
     def _item(self, kind: str, member: str) -> Item:
         gold, choices = self.world.species[member][kind], list(self.world.lexicon.traits[kind])
-        return item(kind, f"{kind} {member}", [kind, "of", member, "is"], [gold], choices)
+        return item(kind, f"{kind} {member}", [kind, "of", member, "is"], [gold], choices=choices)
 
     def document(self, draws: Draws) -> list[str]:
         kind, member = draws.among(self._known)

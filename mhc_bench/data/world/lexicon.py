@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from functools import cache
 
 from mhc_bench.data.world.draws import Draws
+from mhc_bench.errors import UsageError
 
 PAD, EOS = "<pad>", "<eos>"
 
@@ -24,19 +25,21 @@ BRACKETS = {"(": ")", "[": "]", "<": ">"}
 """Opening bracket -> the bracket that closes it."""
 DIGITS = tuple("0123456789")
 LARGEST_NUMBER = 60
+LARGEST_SCALE = 16
 
+_SIGNS = ". , ; : ? + - ="
 _GRAMMAR = (
-    ". , ; : ? + - = question of answer is he she lives in works as eats keeps studies the to use avoid "
-    "table ask who most count has finds drops how many total compute holds swap now next brackets true false "
-    "and or not links walk repeat again"
-).split()
+    "question of answer is he she lives in works as eats keeps studies the to use avoid table ask who most "
+    "count has finds drops how many total compute holds swap now next brackets true false and or not links "
+    "walk repeat again"
+)
 
 _CONSONANTS, _VOWELS = "bdfgklmnprstvz", "aeiou"
 
 
 @dataclass(frozen=True)
 class Lexicon:
-    """All words, by what they stand for. `words` lists them all, sorted by string, without the special tokens."""
+    """All words, by what they stand for; `words` lists them all, sorted by string."""
 
     names: tuple[str, ...]
     people: tuple[str, ...]
@@ -58,7 +61,7 @@ class _Inventor:
         self._taken = taken
 
     def invent(self, kind: str, count: int, syllables: int, ending: str = "") -> tuple[str, ...]:
-        draws, invented = Draws("lexicon", kind), []
+        draws, invented = Draws("lexicon", kind), list[str]()
         while len(invented) < count:
             stem = "".join(draws.among(_CONSONANTS) + draws.among(_VOWELS) for _ in range(syllables))
             if stem + ending not in self._taken:
@@ -69,21 +72,37 @@ class _Inventor:
 
 @cache
 def lexicon(scale: int = 1) -> Lexicon:
-    """The words of a world with `scale` times the usual number of people, species and activities."""
+    """The words of a world with `scale` times the usual number of people, species and activities.
+
+    Raises:
+        UsageError: for a scale that no world has.
+    """
+    if not 1 <= scale <= LARGEST_SCALE:
+        raise UsageError(f"data.scale {scale}: expected 1 to {LARGEST_SCALE}")
     numbers = [str(number) for number in range(LARGEST_NUMBER + 1)]
-    everyday = {*_GRAMMAR, *ATTRIBUTES, *PROPERTIES, *GOODS, *COLOURS, *LETTERS, *numbers, *BRACKETS}
+    everyday = {
+        *_SIGNS.split(),
+        *_GRAMMAR.split(),
+        *ATTRIBUTES,
+        *PROPERTIES,
+        *GOODS,
+        *COLOURS,
+        *LETTERS,
+        *numbers,
+        *BRACKETS,
+    }
     everyday |= set(BRACKETS.values())
     taken = set(everyday)
     invent = _Inventor(taken).invent
     return Lexicon(
         names=invent("name", 12, 2),
-        people=invent("person", 96 * scale, 3),
+        people=invent("person", 128 * scale, 3),
         values={kind: invent(kind, 20, 2, ending) for kind, ending in ATTRIBUTES.items()},
         activities=invent("activity", 96 * scale, 2, "ing"),
         steps=invent("step", 48, 2, "s"),
-        verbs=invent("verb", 24, 2, "ize"),
+        verbs=invent("verb", 48, 2, "ize"),
         tools=invent("tool", 12, 2, "el"),
-        objects=invent("object", 40, 2, "um"),
+        objects=invent("object", 20, 2, "um"),
         species=invent("species", 128 * scale, 2, "ix"),
         traits={kind: invent(kind, 4, 2, "y") for kind in PROPERTIES},
         words=tuple(sorted(taken)),

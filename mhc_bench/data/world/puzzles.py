@@ -13,6 +13,14 @@ from mhc_bench.data.world.lexicon import BRACKETS, COLOURS, LETTERS
 
 KINDS = ("track", "dyck", "bool", "hop")
 CANDIDATES = 400  # of each kind
+_TICKETS = ("track", "track", "dyck", "bool", "bool", "hop")  # in training, what is harder to learn comes twice as often
+    "track",
+    "track",
+    "dyck",
+    "bool",
+    "hop",
+    "hop",
+)  # in training, the harder kinds come twice as often
 
 
 class Puzzle(NamedTuple):
@@ -84,7 +92,7 @@ def _join(left: bool, joint: str, right: bool) -> bool:
 
 
 class Bbh(Family):
-    """Equal shares of `track`, `dyck`, `bool` and `hop`; a training document asks all questions of a puzzle."""
+    """`track`, `dyck`, `bool` and `hop`; a training document asks all questions of its puzzle."""
 
     name: ClassVar[str] = "bbh"
 
@@ -116,10 +124,12 @@ class Bbh(Family):
     @staticmethod
     def _item(puzzle: Puzzle) -> Item:
         question, answer = puzzle.questions[0]
-        return item(puzzle.kind, " ".join(puzzle.given), [*puzzle.given, *question], answer)
+        key, context = " ".join(puzzle.given), [*puzzle.given, *question]
+        guesses = [word for word in puzzle.given if word in COLOURS]
+        return item(puzzle.kind, key, context, answer, guesses=guesses)
 
     def document(self, draws: Draws) -> list[str]:
-        puzzle = self._puzzle(draws.among(KINDS), draws, testing=False)
+        puzzle = self._puzzle(draws.among(_TICKETS), draws, testing=False)
         words = puzzle.given
         for question, answer in puzzle.questions:
             words = [*words, *question, *answer, "."]

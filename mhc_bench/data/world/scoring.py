@@ -8,11 +8,10 @@ from mhc_bench.data.world.family import Item
 
 
 def final_answer(text: str) -> str:
-    """The scored part of a generated answer: what follows the last `total` or `=`; never past a `.`."""
+    """The scored part of a generated answer: what follows the last `total`, or all; never past a `.`."""
     words = text.split(".")[0].split()
-    for mark in ("total", "="):
-        if mark in words:
-            words = words[len(words) - words[::-1].index(mark) :]
+    if "total" in words:
+        words = words[len(words) - words[::-1].index("total") :]
     return " ".join(words)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 
 import numpy as np
+import numpy.typing as npt
 
 from mhc_bench.config.schema import WorldConfig
 from mhc_bench.data.world.lexicon import vocabulary
@@ -36,12 +37,12 @@ class WorldSource:
             "tokenizer": tokenizer_digest(config.scale),
         }
 
-    def train_row(self, seed: int, index: int, length: int) -> np.ndarray:
+    def train_row(self, seed: int, index: int, length: int) -> npt.NDArray[np.int64]:
         """Row `index` of the stream of `seed`: a pure function of its arguments, int64 `[length]`."""
         return self._stream.row(length, "train", seed, index)
 
-    def validation_rows(self, length: int) -> np.ndarray:
-        """The validation set, int64 `[R, length]`: fresh documents of the training grammar, the same for every run.
+    def validation_rows(self, length: int) -> npt.NDArray[np.int64]:
+        """The validation set, int64 `[R, length]`: fresh training documents, the same for every run.
 
         R x (length - 1) targets are the configured number of tokens, rounded up to whole rows.
         """

@@ -5,13 +5,14 @@ from __future__ import annotations
 from functools import cache
 
 import numpy as np
+import numpy.typing as npt
 
 from mhc_bench.data.world.draws import Draws
 from mhc_bench.data.world.facts import World, world
 from mhc_bench.data.world.family import Family
 from mhc_bench.data.world.habits import Hella, Piqa
 from mhc_bench.data.world.knowledge import Mmlu, Trivia, biography
-from mhc_bench.data.world.lexicon import DIGITS, EOS, GOODS, LETTERS, vocabulary
+from mhc_bench.data.world.lexicon import COLOURS, DIGITS, EOS, GOODS, LETTERS, vocabulary
 from mhc_bench.data.world.puzzles import Bbh
 from mhc_bench.data.world.sums import Gsm, Math
 from mhc_bench.data.world.tables import Drop
@@ -22,14 +23,14 @@ FAMILIES: dict[str, type[Family]] = {
 
 SHARES = {
     "bio": 0.12,
-    "echo": 0.15,
-    "bbh": 0.17,
-    "drop": 0.14,
-    "gsm": 0.10,
-    "hella": 0.055,
-    "math": 0.11,
-    "mmlu": 0.05,
-    "piqa": 0.035,
+    "echo": 0.17,
+    "bbh": 0.22,
+    "drop": 0.18,
+    "gsm": 0.065,
+    "hella": 0.045,
+    "math": 0.065,
+    "mmlu": 0.04,
+    "piqa": 0.022,
     "trivia": 0.06,
 }
 """Weight of each kind of document in the stream, in tokens."""
@@ -45,10 +46,17 @@ def family(name: str, world_seed: int, scale: int = 1) -> Family:
 
 
 def echo(facts: World, draws: Draws) -> list[str]:
-    """Random words and the same words again: what copying from the context is learned from."""
-    pool = facts.lexicon.names + LETTERS + GOODS + DIGITS
-    words = draws.sample(pool, 4 + draws.below(5))
-    return ["repeat", *words, "again", *words, "again", *words, "."]
+    """Random words, and pieces of them again: what looking things up in the context is learned from.
+
+    The pieces begin anywhere, so that counting words does not help: the word before must be found again.
+    """
+    pool = facts.lexicon.names + LETTERS + GOODS + COLOURS + DIGITS
+    words = draws.sample(pool, 5 + draws.below(4))
+    document = ["repeat", *words]
+    for _ in range(4):
+        start = draws.below(len(words) - 2)
+        document += ["again", *words[start : start + 3]]
+    return [*document, "."]
 
 
 class Stream:
@@ -62,9 +70,7 @@ class Stream:
     def __init__(self, world_seed: int, scale: int = 1) -> None:
         self._world = world(world_seed, scale)
         self._families = {name: family(name, world_seed, scale) for name in FAMILIES}
-        words = self._world.lexicon.words
         self._ids = {word: number for number, word in enumerate(vocabulary(scale))}
-        assert len(self._ids) == len(words) + 2
         self._tickets = self._lottery()
 
     def document(self, kind: str, draws: Draws) -> list[str]:
@@ -85,7 +91,7 @@ class Stream:
         total = sum(weights.values())
         return [kind for kind, weight in weights.items() for _ in range(round(_LOTTERY * weight / total))]
 
-    def row(self, length: int, *purpose: object) -> np.ndarray:
+    def row(self, length: int, *purpose: object) -> npt.NDArray[np.int64]:
         """Token ids, int64 [length]: whole documents, each after `<eos>`, the last one cut.
 
         A row depends on its purpose alone and begins with a document, so rows can be read in any order, and a

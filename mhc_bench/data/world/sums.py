@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import product
 from typing import ClassVar
 
 from mhc_bench.data.world.draws import Draws
@@ -68,15 +69,19 @@ Simple = tuple[int, str, int]
 Expression = tuple["int | Simple", str, "int | Simple"]
 
 
+def _simple() -> Iterator[Simple]:
+    return ((left, sign, right) for left in range(1, 10) for sign in "+-" for right in range(1, 10))
+
+
 def _expressions() -> Iterator[Expression]:
-    """All expressions of depth 1 and 2 over one-digit numbers."""
-    simple = [(left, sign, right) for left in range(10) for sign in "+-" for right in range(10)]
-    yield from simple
+    """All expressions of depth 1 and 2 over the numbers 1 to 9 in which every value is at least 1."""
+    simple = [expression for expression in _simple() if _value(expression) > 0]
+    nested: list[Expression] = []
     for inner in simple:
-        for sign in "+-":
-            for digit in range(10):
-                yield (inner, sign, digit)
-                yield (digit, sign, inner)
+        for sign, digit in product("+-", range(1, 10)):
+            nested += [(inner, sign, digit), (digit, sign, inner)]
+    yield from simple
+    yield from (expression for expression in nested if _value(expression) > 0)
 
 
 def _spelled(term: int | Expression) -> list[str]:
@@ -87,21 +92,19 @@ def _spelled(term: int | Expression) -> list[str]:
 
 
 def _value(term: int | Expression) -> int:
-    """The value modulo 10."""
-    return term if isinstance(term, int) else _total(_value(term[0]), term[1], _value(term[2])) % 10
+    return term if isinstance(term, int) else _total(_value(term[0]), term[1], _value(term[2]))
 
 
-def _solved(expression: Expression) -> list[str]:
-    """What follows `=`: the expression with its inner part worked out, where it has one, and the value."""
-    left, sign, right = expression
-    value = str(_value(expression))
-    if isinstance(left, int) and isinstance(right, int):
-        return [value]
-    return ["(", str(_value(left)), sign, str(_value(right)), ")", "=", value]
+def _steps(term: int | Expression) -> list[str]:
+    """The steps that lead to the value, innermost first."""
+    if isinstance(term, int):
+        return []
+    left, sign, right = term
+    return [*_steps(left), *_steps(right), *_written(_value(left), sign, _value(right), _value(term))]
 
 
 class Math(Family):
-    """`compute ( 8 - ( 5 + 7 ) ) = ( 8 - 2 ) = 6 .`, modulo 10. Key: the expression."""
+    """`compute ( 8 - ( 5 + 2 ) ) ? answer 5 + 2 = 7 ; 8 - 7 = 1 ; total 1 .` Key: the expression."""
 
     name: ClassVar[str] = "math"
 
@@ -118,9 +121,9 @@ class Math(Family):
 
     @staticmethod
     def _item(expression: Expression) -> Item:
-        spelled, solution = _spelled(expression), _solved(expression)
-        depth = f"d{spelled.count('(')}"
-        return item(depth, " ".join(spelled), ["compute", *spelled, "="], solution, answer=solution[-1])
+        spelled, value = _spelled(expression), str(_value(expression))
+        depth, context = f"d{spelled.count('(')}", ["compute", *spelled, "?", "answer"]
+        return item(depth, " ".join(spelled), context, [*_steps(expression), "total", value], answer=value)
 
     def document(self, draws: Draws) -> list[str]:
         problem = self.training_item(draws)

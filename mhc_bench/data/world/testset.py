@@ -11,10 +11,15 @@ from mhc_bench.data.world.draws import Draws, digest
 from mhc_bench.data.world.family import Item
 from mhc_bench.data.world.scoring import score, token_f1
 from mhc_bench.data.world.stream import FAMILIES, Stream, family
-from mhc_bench.errors import choose
+from mhc_bench.errors import UsageError, choose
 
 LARGEST = 1000
 """Most items of a family."""
+PARTIAL = "drop"
+"""The family whose score is F1 over words."""
+ROW = 128
+"""Tokens that a prompt and its answer may take: what the models of the suites are trained on."""
+_ATTEMPTS = 100  # draws of worked examples before giving up
 _SURVEY = 4000  # training questions from which the best constant answer is learned
 
 
@@ -41,19 +46,27 @@ def items(name: str, world_seed: int, scale: int = 1) -> tuple[Item, ...]:
 def shots(name: str, world_seed: int, count: int, scale: int = 1) -> tuple[str, ...]:
     """`count` documents of the training stream, without `<eos>` and the closing `.`: the same for every item.
 
-    Of several draws the shortest are taken, so that they leave room for the question.
+    They are the first successive documents that leave room for the longest question in a row of 128 tokens.
+
+    Raises:
+        UsageError: where so many documents leave no room.
     """
     stream, draws = Stream(world_seed, scale), Draws("shots", world_seed, name)
-    documents = [stream.document(name, draws) for _ in range(4 * count)]
-    return tuple(" ".join(words[:-1]) for words in sorted(documents, key=len)[:count])
+    room = ROW - max(len(f"{item.context} {item.gold} .".split()) for item in items(name, world_seed, scale))
+    for _ in range(_ATTEMPTS):
+        documents = [stream.document(name, draws) for _ in range(count)]
+        if sum(1 + len(words) for words in documents) <= room:
+            return tuple(" ".join(words[:-1]) for words in documents)
+    raise UsageError(f"{count} examples of {name} do not fit into {ROW} tokens together with a question")
 
 
 class Baseline(NamedTuple):
     """Scores that need no model, as fractions.
 
-    `chance` is that of a uniform guess: among the choices, or, where the answer is generated, among the answers
-    that the type of question has in training. `prior` is that of the best constant answer of each type of
-    question, learned from training questions. `subs` holds both by type of question.
+    `chance` is that of a uniform guess: among the choices, or, where the answer is generated, among the
+    answers that the context names, or else among those that the type of question has in training. `prior` is
+    that of the best constant answer of each type of question, learned from training questions. `subs` holds
+    (chance, prior) by type of question.
     """
 
     chance: float
@@ -93,28 +106,24 @@ def _survey(name: str, world_seed: int, scale: int) -> dict[str, Counter[str]]:
 
 
 def _best_constant(name: str, answers: Counter[str]) -> str:
-    """The answer with the best mean score over the survey."""
-    if name != "drop":
+    """The answer of training questions with the best mean score over them."""
+    if name != PARTIAL:
         return answers.most_common(1)[0][0]
     frequent = [answer for answer, _ in answers.most_common(40)]
-    words = [word for word, _ in Counter(w for a in answers.elements() for w in a.split()).most_common(2)]
-    return max(
-        [*frequent, *words, " ".join(words)],
-        key=lambda guess: sum(token_f1(answer, guess) * count for answer, count in answers.items()),
-    )
+    return max(frequent, key=lambda guess: sum(token_f1(right, guess) * n for right, n in answers.items()))
 
 
 def _prior(name: str, item: Item, answers: Counter[str], guess: str) -> float:
-    """The score of the constant answer; with choices, that of the choice which is most often right in training."""
+    """The score of the constant answer; with choices, that of the one most often right in training."""
     if item.choices:
         best = max(answers[choice] for choice in item.choices)
         leaders = [choice for choice in item.choices if answers[choice] == best]
         return float(item.gold in leaders) / len(leaders)
-    return score(item, guess, partial=name == "drop")
+    return score(item, guess, partial=name == PARTIAL)
 
 
 def _chance(name: str, item: Item, answers: Counter[str]) -> float:
     """The expected score of a uniform guess."""
     if item.choices:
         return 1 / len(item.choices)
-    return fmean(score(item, answer, partial=name == "drop") for answer in answers)
+    return fmean(score(item, answer, partial=name == PARTIAL) for answer in item.guesses or answers)

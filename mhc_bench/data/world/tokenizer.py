@@ -22,7 +22,7 @@ def _tokenizer(scale: int) -> Tokenizer:
 
 def word_tokenizer(scale: int = 1) -> PreTrainedTokenizerFast:
     """The tokenizer of all worlds of one size; `<eos>` opens every document and is also the start token."""
-    return PreTrainedTokenizerFast(
+    return PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]
         tokenizer_object=_tokenizer(scale),
         bos_token=EOS,
         eos_token=EOS,
