@@ -13,14 +13,8 @@ from mhc_bench.data.world.lexicon import BRACKETS, COLOURS, LETTERS
 
 KINDS = ("track", "dyck", "bool", "hop")
 CANDIDATES = 400  # of each kind
-_TICKETS = ("track", "track", "dyck", "bool", "bool", "hop")  # in training, what is harder to learn comes twice as often
-    "track",
-    "track",
-    "dyck",
-    "bool",
-    "hop",
-    "hop",
-)  # in training, the harder kinds come twice as often
+# in training, what is harder to learn comes twice as often
+_TICKETS = ("track", "track", "dyck", "bool", "bool", "hop")
 
 
 class Puzzle(NamedTuple):
