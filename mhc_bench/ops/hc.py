@@ -26,11 +26,12 @@ class _Read(torch.autograd.Function):
         static_pre: Tensor,
         static_post: Tensor,
         static_res: Tensor,
-        scale: Tensor,
+        scale_mix: Tensor,
+        scale_write: Tensor,
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         x = widened(stream)
         tokens, n, width = x.shape
-        weight, scale = weight.to(x.dtype), scale.to(x.dtype)
+        weight, scale = weight.to(x.dtype), torch.cat([scale_mix, scale_write]).to(x.dtype)
         inverse = torch.rsqrt(torch.linalg.vector_norm(x, dim=2).square_().div_(width).add_(epsilon))
         normalised = torch.mm(weight, x.view(tokens * n, width).T).view(-1, tokens, n).mul_(inverse)
         dynamic = torch.tanh(normalised)
@@ -55,7 +56,7 @@ class _Read(torch.autograd.Function):
             grad[1], grad[2:] = grad_post, grad_res.transpose(0, 1)
             grad_static = grad.sum(1)
             per_row = (grad * dynamic).sum((1, 2))
-            grad_scale = torch.stack([per_row[0] + per_row[2:].sum(), per_row[1]])
+            grad_scale = (per_row[0] + per_row[2:].sum()).view(1), per_row[1:2]
             rows = torch.cat([scale, scale[:1].expand(n)]).view(-1, 1, 1)
             grad.mul_(rows).addcmul_(grad * dynamic, dynamic, value=-1)
             radial = (grad * normalised).sum(0).mul_(inverse.square()).div_(-width)
@@ -64,11 +65,15 @@ class _Read(torch.autograd.Function):
             grad_x.addcmul_(pre.unsqueeze(2), hidden)
             grad_weight = torch.mm(raw, flat)
         static = grad_static[0], grad_static[1], grad_static[2:]
-        return grad_x.to(stream.dtype), None, grad_weight, *static, grad_scale
+        return grad_x.to(stream.dtype), None, grad_weight, *static, *grad_scale
 
 
 def hc_read(
-    stream: Tensor, weight: Tensor, static: tuple[Tensor, Tensor, Tensor], scale: Tensor, epsilon: float
+    stream: Tensor,
+    weight: Tensor,
+    static: tuple[Tensor, Tensor, Tensor],
+    scale: tuple[Tensor, Tensor],
+    epsilon: float,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """`reference.hc_maps` and `reference.read` at once; the arguments are those of `reference.hc_maps`.
 
@@ -79,6 +84,6 @@ def hc_read(
     lead, (n, width) = stream.shape[:-2], stream.shape[-2:]
     with without_autocast(stream):
         hidden, pre, post, res = _Read.apply(  # type: ignore[no-untyped-call]
-            stream.reshape(-1, n, width), epsilon, weight, *static, scale
+            stream.reshape(-1, n, width), epsilon, weight, *static, *scale
         )
     return hidden.view(*lead, width), pre.view(*lead, n), post.view(*lead, n), res.view(*lead, n, n)

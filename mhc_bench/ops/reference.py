@@ -17,7 +17,11 @@ def rms_normalised(x: Tensor, epsilon: float) -> Tensor:
 
 
 def hc_maps(
-    stream: Tensor, weight: Tensor, static: tuple[Tensor, Tensor, Tensor], scale: Tensor, epsilon: float
+    stream: Tensor,
+    weight: Tensor,
+    static: tuple[Tensor, Tensor, Tensor],
+    scale: tuple[Tensor, Tensor],
+    epsilon: float,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Dynamic Hyper-Connection maps.
 
@@ -25,7 +29,7 @@ def hc_maps(
         stream: [..., n, C].
         weight: [2 + n, C], the rows for pre, post and each output stream of res.
         static: pre [n], post [n] and res [n, n].
-        scale: [2], the factors of the dynamic parts: pre and res share the first, post has the second.
+        scale: [1] each, the factors of the dynamic parts: pre and res share the first, post has the second.
         epsilon: of the RMS norm over C, stream by stream.
 
     Returns:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from mhc_bench.errors import UsageError
 
 Carry = tuple[Any, ...]
-"""What `write` needs from `read`: a (named) tuple of tensors, plain to checkpointing, FSDP and compilation."""
+"""What `write` needs from `read`: a (named) tuple of tensors, open to checkpointing and FSDP."""
 
 
 class Maps(NamedTuple):
@@ -83,6 +83,10 @@ class ResidualConnection(nn.Module, ABC):
 
     def decayed_parameters(self) -> frozenset[str]:
         """Own parameters that take weight decay. Static maps, biases and gates never do."""
+        return frozenset()
+
+    def gate_parameters(self) -> frozenset[str]:
+        """Own one-element parameters that scale a map's dynamic part; the probes follow them."""
         return frozenset()
 
     def inert_parameters(self) -> frozenset[str]:

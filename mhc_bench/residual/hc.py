@@ -15,8 +15,8 @@ from mhc_bench.residual.widened import WidenedConnection
 class HyperConnection(WidenedConnection):
     """Dynamic Hyper-Connections with tanh, arXiv 2409.19606 (restated as Eq. 5 of 2512.24880).
 
-    With x~ the RMS-normalised streams, each over its own C entries: H_pre = s0 tanh(x~ w_pre) + static_pre,
-    H_post = s1 tanh(x~ w_post) + static_post, H_res = s0 tanh(x~ w_res)^T + static_res. The weights absorb
+    With x~ the RMS-normalised streams, each over its own C entries: H_pre = s tanh(x~ w_pre) + static_pre,
+    H_post = s' tanh(x~ w_post) + static_post, H_res = s tanh(x~ w_res)^T + static_res. The weights absorb
     the norm's gain. In the paper's own letters A_m is H_pre, B is H_post, and A_r is H_res transposed.
 
     At the start the dynamic weights are 0 and the static maps are the plain residual: H_pre reads stream
@@ -26,7 +26,7 @@ class HyperConnection(WidenedConnection):
 
     Args:
         streams: n.
-        scale: start value of s0 and s1; as in the paper H_pre and H_res share one.
+        scale: start value of s and s'; as in the paper H_pre and H_res share one.
         epsilon: of the RMS norm.
     """
 
@@ -47,16 +47,20 @@ class HyperConnection(WidenedConnection):
         self.static_pre = nn.Parameter(torch.empty(n, dtype=torch.float32))
         self.static_post = nn.Parameter(torch.empty(n, dtype=torch.float32))
         self.static_res = nn.Parameter(torch.empty(n, n, dtype=torch.float32))
-        self.scale = nn.Parameter(torch.empty(2, dtype=torch.float32))
+        self.scale_mix = nn.Parameter(torch.empty(1, dtype=torch.float32))
+        self.scale_write = nn.Parameter(torch.empty(1, dtype=torch.float32))
         self.reset_parameters()
 
     def read_maps(self, stream: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         static = self.static_pre, self.static_post, self.static_res
-        return hc_read(stream, self.weight, static, self.scale, self.epsilon)
+        return hc_read(stream, self.weight, static, (self.scale_mix, self.scale_write), self.epsilon)
 
     def decayed_parameters(self) -> frozenset[str]:
         """The dynamic weights, as in the paper."""
         return frozenset({"weight"})
+
+    def gate_parameters(self) -> frozenset[str]:
+        return frozenset({"scale_mix", "scale_write"})
 
     def initial_value(self, name: str, generator: torch.Generator) -> Tensor:
         n = self.streams
@@ -69,6 +73,6 @@ class HyperConnection(WidenedConnection):
                 return torch.ones(n, device="cpu")
             case "static_res":
                 return torch.eye(n, device="cpu")
-            case "scale":
-                return torch.full((2,), self.initial_scale, device="cpu")
+            case "scale_mix" | "scale_write":
+                return torch.full((1,), self.initial_scale, device="cpu")
         return super().initial_value(name, generator)

@@ -85,6 +85,9 @@ class ManifoldHyperConnection(WidenedConnection):
         """The projections; biases and gates never decay."""
         return frozenset(f"phi_{name}" for name in _MAPS)
 
+    def gate_parameters(self) -> frozenset[str]:
+        return frozenset(f"alpha_{name}" for name in _MAPS)
+
     def inert_parameters(self) -> frozenset[str]:
         """H_res's, where the streams are still copies (rows sum to 1) or there is one stream (H_res is 1).
 

@@ -1,193 +1,290 @@
-"""The health of a grafted model's residual connections, measured in one forward pass.
+"""The health of a grafted model's residual connections: gains, distances, stream use. Measures only.
 
-Shape legend: B batch, T time, n streams, C width, L sublayers. H_res of sublayer l is `res[out, in]`, so
-that the shallow-to-deep path of a token is the product H_L ... H_1.
+Cost: one forward pass of the probe batch, H_res of each sublayer once more (twice with a seed), and
+per-token float64 arithmetic on n x n matrices.
+Shape legend: L sublayers, N probe tokens, n streams, C width. All arithmetic is float64 on the CPU, where a
+product of 48 matrices of gain 10^6 still fits; what does not fit is reported as inf.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import functools
+import math
+from collections.abc import Mapping
 from types import TracebackType
+from typing import Any, Self
 
 import torch
-from torch import Tensor
-from torch.distributed.tensor import DTensor
+from torch import Tensor, nn
 
+from mhc_bench.errors import RunError
+from mhc_bench.model.initialisation import torch_generator
 from mhc_bench.residual import Carry, Maps, ResidualConnection
+from mhc_bench.residual.measures import (
+    backward_gain,
+    effective_rank,
+    forward_gain,
+    prefix_row_sums,
+    stream_cosine,
+    suffix_column_sums,
+)
 
 Row = dict[str, float]
-Read = Callable[[Tensor], tuple[Tensor, Carry]]
+NAN = math.nan
 
 
 class Probe:
-    """Watches what each connection reads. Use as a context manager around one forward pass, then `measure()`.
+    """Watches the connections during forward passes inside its `with` block, then measures the last pass.
+
+        with Probe(residual_connections(model), seed=0) as probe:
+            model(input_ids=ids, use_cache=False)
+            scalars, rows = probe.measure()
+
+    A quantity without meaning is NaN: everything about maps where `maps()` is None (`sublayers_with_maps`
+    counts the others), everything about several streams where there is one.
 
     Args:
-        connections: by name, in the order of their sublayers.
+        connections: qualified name -> connection, in the order of the sublayers.
+        seed: with which the model was filled, so that H_res can be compared with its start; None leaves the
+            start distance NaN.
+
+    Raises:
+        RunError: when there are no connections.
     """
 
-    def __init__(self, connections: Mapping[str, ResidualConnection]) -> None:
-        self.connections = list(connections.values())
-        self.streams: list[Tensor] = []
-        self.maps: list[Maps | None] = []
-        self._own_reads: list[Read | None] = []
+    def __init__(self, connections: Mapping[str, ResidualConnection], seed: int | None = None) -> None:
+        if not connections:
+            raise RunError("probe: the model has no residual connections; graft it first")
+        self.connections = dict(connections)
+        self.seed = seed
+        self._seen: dict[str, _Sublayer] = {}
+        self._final: Tensor | None = None
 
-    def __enter__(self) -> Probe:
-        for connection in self.connections:
-            # FSDP2 has put a `read` of its own on the instance; elsewhere there is the class's alone
-            self._own_reads.append(vars(connection).get("read"))
-            setattr(connection, "read", self._watched(connection, connection.read))  # noqa: B010
+    def __enter__(self) -> Self:
+        for name, connection in self.connections.items():
+            _wrap(connection, "read", functools.partial(self._on_read, name))
+            _wrap(connection, "collapse", self._on_collapse)
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        for connection, own in zip(self.connections, self._own_reads, strict=True):
-            del connection.read
-            if own is not None:
-                setattr(connection, "read", own)  # noqa: B010
+        for connection in self.connections.values():
+            _unwrap(connection, "read")
+            _unwrap(connection, "collapse")
 
-    def _watched(self, connection: ResidualConnection, read: Read) -> Read:
-        def watch(stream: Tensor) -> tuple[Tensor, Carry]:
-            maps = connection.maps(stream)
-            self.streams.append(stream.detach())
-            self.maps.append(None if maps is None else Maps(*(each.detach().double() for each in maps)))
-            return read(stream)
-
-        return watch
-
+    @torch.no_grad()
     def measure(self) -> tuple[Row, list[Row]]:
-        """What the watched pass showed: scalars of the whole model, and one row per sublayer.
+        """Scalars of the whole model, and one row per sublayer in order.
 
-        Gains are the Amax magnitudes of arXiv 2512.24880: the largest absolute row sum of a matrix forward,
-        the largest absolute column sum backward; here their mean over tokens. Names that end in `_of_means`
-        multiply matrices averaged over the tokens of the first sequence, as that paper's wording suggests.
-        A quantity that has no meaning for a variant is left out.
+        Raises:
+            RunError: when a sublayer has not run inside the `with` block.
         """
-        rows = [
-            {"sublayer": float(index), **sublayer_row(stream, maps), **gates(connection)}
-            for index, (connection, stream, maps) in enumerate(
-                zip(self.connections, self.streams, self.maps, strict=True)
-            )
-        ]
-        mixers = [maps.res for maps in self.maps if maps is not None]
-        if len(mixers) < len(rows):
-            return stream_scalars(rows), rows
-        for row, forward, backward in zip(rows, *composite_profile(mixers), strict=True):
-            row |= {"composite_forward_gain": forward, "composite_backward_gain": backward}
-        return composite_scalars(mixers) | map_scalars(rows) | stream_scalars(rows), rows
+        if missing := [name for name in self.connections if name not in self._seen]:
+            raise RunError(f"probe: {len(missing)} sublayers were not run, the first is {missing[0]}")
+        sublayers = [self._seen[name] for name in self.connections]
+        rows = [_sublayer_row(index, each) for index, each in enumerate(sublayers)]
+        composite = _composites(sublayers, rows)
+        return {**_over_sublayers(rows), **composite, **self._final_streams(sublayers)}, rows
+
+    @torch.no_grad()
+    def _on_read(self, name: str, stream: Tensor) -> None:
+        connection = self.connections[name]
+        maps = connection.maps(stream)
+        start = (
+            None if self.seed is None or maps is None else _start_maps(connection, name, self.seed, stream)
+        )
+        cosine = NAN if not _is_widened(stream, maps) else float(stream_cosine(_plain(stream)).mean())
+        self._seen[name] = _Sublayer(connection, maps, start, cosine)
+
+    def _on_collapse(self, stream: Tensor) -> None:
+        self._final = stream.detach()
+
+    def _final_streams(self, sublayers: list[_Sublayer]) -> Row:
+        stream = self._final
+        if stream is None or not _is_widened(stream, sublayers[-1].maps):
+            return {"stream_cosine": NAN, "stream_effective_rank": NAN}
+        streams = _plain(stream)
+        rank = effective_rank(streams) if bool(streams.isfinite().all()) else torch.tensor(NAN)
+        return {
+            "stream_cosine": float(stream_cosine(streams).mean()),
+            "stream_effective_rank": float(rank.mean()),
+        }
 
 
-def forward_gain(matrix: Tensor) -> Tensor:
-    """Largest absolute row sum, [..., n, n] -> [...]."""
-    return matrix.sum(-1).abs().amax(-1)
+class _Sublayer:
+    """What was seen of one sublayer: its maps over tokens, in float64."""
+
+    def __init__(
+        self, connection: ResidualConnection, maps: Maps | None, start: Maps | None, cosine: float
+    ) -> None:
+        self.connection, self.cosine = connection, cosine
+        self.maps = None if maps is None else Maps(*(_tokens(each, maps.pre.ndim - 1) for each in maps))
+        self.start = None if start is None else _tokens(start.res, start.pre.ndim - 1)
 
 
-def backward_gain(matrix: Tensor) -> Tensor:
-    """Largest absolute column sum, [..., n, n] -> [...]."""
-    return matrix.sum(-2).abs().amax(-1)
+def _sublayer_row(index: int, sublayer: _Sublayer) -> Row:
+    """The row of one sublayer; composite gains are filled in later."""
+    row: Row = {"sublayer": index, **dict.fromkeys(_MAP_COLUMNS, NAN), "stream_cosine": sublayer.cosine}
+    if sublayer.maps is not None:
+        pre, post, res = sublayer.maps
+        n = res.shape[-1]
+        identity = torch.eye(n, dtype=res.dtype)
+        row |= {
+            "forward_gain": float(forward_gain(res).mean()),
+            "backward_gain": float(backward_gain(res).mean()),
+            "row_sum_error": float((res.sum(-1) - 1).abs().max()),
+            "column_sum_error": float((res.sum(-2) - 1).abs().max()),
+            "identity_distance": _distance(res, identity),
+            "uniform_distance": _distance(res, torch.full_like(identity, 1 / n)),
+            "start_distance": NAN if sublayer.start is None else _distance(res, sublayer.start),
+            "pre_mean": float(pre.mean()),
+            "post_mean": float(post.mean()),
+        }
+    return row | _gates(sublayer.connection)
 
 
-def product(mixers: list[Tensor]) -> Tensor:
-    """H_L ... H_1, [..., n, n]."""
-    total = mixers[0]
-    for mixer in mixers[1:]:
-        total = mixer @ total
-    return total
+_MAP_COLUMNS = (
+    "forward_gain",
+    "backward_gain",
+    "composite_forward_gain",
+    "composite_backward_gain",
+    "row_sum_error",
+    "column_sum_error",
+    "identity_distance",
+    "uniform_distance",
+    "start_distance",
+    "pre_mean",
+    "post_mean",
+)
 
 
-def composite_scalars(mixers: list[Tensor]) -> Row:
-    """The product over all sublayers: gains, their form on averaged matrices, extremes of its sums."""
-    whole = product(mixers)
-    averaged = product([mixer[0].mean(0) for mixer in mixers])
-    rows, columns = whole.sum(-1), whole.sum(-2)
-    found = {
-        "composite_forward_gain": forward_gain(whole),
-        "composite_backward_gain": backward_gain(whole),
-        "composite_forward_gain_of_means": forward_gain(averaged),
-        "composite_backward_gain_of_means": backward_gain(averaged),
-        "composite_row_sum_min": rows.amin(-1),
-        "composite_row_sum_max": rows.amax(-1),
-        "composite_column_sum_min": columns.amin(-1),
-        "composite_column_sum_max": columns.amax(-1),
-    }
-    return {name: value.mean().item() for name, value in found.items()}
+def _composites(sublayers: list[_Sublayer], rows: list[Row]) -> Row:
+    """Gains of the products: per token and then averaged, and of the matrices averaged over tokens first.
 
-
-def composite_profile(mixers: list[Tensor]) -> tuple[list[float], list[float]]:
-    """Per sublayer l: forward gain of H_l ... H_1, and backward gain of H_L ... H_l, mean over tokens."""
-    forward, backward = list[float](), list[float]()
-    below, above = mixers[0], mixers[-1]
-    for index in range(len(mixers)):
-        below = mixers[index] @ below if index else below
-        above = above @ mixers[-1 - index] if index else above
-        forward.append(forward_gain(below).mean().item())
-        backward.append(backward_gain(above).mean().item())
-    return forward, backward[::-1]
-
-
-def sublayer_row(stream: Tensor, maps: Maps | None) -> Row:
-    """One sublayer's own figures: means over tokens, errors as the largest over tokens."""
-    row = stream_row(stream)
-    if maps is None:
-        return row
-    res, n = maps.res, maps.res.shape[-1]
-    identity = torch.eye(n, dtype=res.dtype, device=res.device)
-    return row | {
-        "forward_gain": forward_gain(res).mean().item(),
-        "backward_gain": backward_gain(res).mean().item(),
-        "row_sum_error": (res.sum(-1) - 1).abs().max().item(),
-        "column_sum_error": (res.sum(-2) - 1).abs().max().item(),
-        "identity_distance": (res - identity).norm(dim=(-2, -1)).mean().item(),
-        "uniform_distance": (res - 1 / n).norm(dim=(-2, -1)).mean().item(),
-        "diagonal": res.diagonal(dim1=-2, dim2=-1).mean().item(),
-        "token_spread": res.flatten(0, -3).std(0, correction=0).mean().item(),
-        "pre_mean": maps.pre.mean().item(),
-        "pre_max": maps.pre.amax(-1).mean().item(),
-        "post_mean": maps.post.mean().item(),
-        "post_max": maps.post.amax(-1).mean().item(),
-    }
-
-
-def stream_row(stream: Tensor) -> Row:
-    """Effective rank and mean pairwise cosine of the streams that a sublayer reads; empty for a plain stream.
-
-    The effective rank is the exponential of the entropy of the normalised singular values (Roy and
-    Vetterli 2007).
+    Fills the composite columns of `rows`: forward of sublayers 0..l, backward of sublayers l..L-1.
     """
-    if stream.ndim < 4 or stream.shape[-2] == 1:
-        return {}
-    x = stream.double().flatten(0, -3)
-    n = x.shape[-2]
-    gram = x @ x.mT
-    spectrum = torch.linalg.eigvalsh(gram).clamp_min(0).sqrt()
-    share = spectrum / spectrum.sum(-1, keepdim=True)
-    length = gram.diagonal(dim1=-2, dim2=-1).clamp_min(torch.finfo(gram.dtype).tiny).sqrt()
-    cosine = gram / (length.unsqueeze(-1) * length.unsqueeze(-2))
-    pairs = (cosine.sum((-2, -1)) - n) / (n * (n - 1))
-    return {
-        "stream_rank": torch.special.entr(share).sum(-1).exp().mean().item(),
-        "stream_cosine": pairs.mean().item(),
+    found = [each.maps.res for each in sublayers if each.maps is not None]
+    if len(found) < len(sublayers):
+        return dict.fromkeys(_COMPOSITES, NAN)
+    res = torch.stack(found)
+    forward, columns = prefix_row_sums(res).abs().amax(-1), suffix_column_sums(res)
+    backward = columns.abs().amax(-1)
+    for row, up, down in zip(rows, forward.mean(-1), backward.mean(-1), strict=True):
+        row["composite_forward_gain"], row["composite_backward_gain"] = float(up), float(down)
+    averaged = res.mean(1, keepdim=True)
+    values = (
+        forward[-1].mean(),
+        backward[0].mean(),
+        forward.mean(-1).max(),
+        backward.mean(-1).max(),
+        forward[-1].log10().mean(),
+        backward[0].log10().mean(),
+        prefix_row_sums(averaged)[-1].abs().max(),
+        suffix_column_sums(averaged)[0].abs().max(),
+        columns[0].amin(-1).mean(),
+        columns[0].amax(-1).mean(),
+    )
+    return {name: float(value) for name, value in zip(_COMPOSITES, values, strict=True)}
+
+
+_COMPOSITES = (
+    "composite_forward_gain",
+    "composite_backward_gain",
+    "composite_forward_gain_peak",
+    "composite_backward_gain_peak",
+    "composite_forward_gain_log10",
+    "composite_backward_gain_log10",
+    "averaged_composite_forward_gain",
+    "averaged_composite_backward_gain",
+    "composite_column_sum_min",
+    "composite_column_sum_max",
+)
+"""Of the product of all sublayers, except the peaks, which are over the depth that a product reaches."""
+
+
+def _over_sublayers(rows: list[Row]) -> Row:
+    """The largest gain and error over sublayers, and the mean of everything else."""
+    scalars: Row = {"sublayers_with_maps": sum(not math.isnan(row["forward_gain"]) for row in rows)}
+    for column in (*_MAP_COLUMNS, *(name for name in rows[0] if name.startswith("gate_"))):
+        values = [row[column] for row in rows]
+        if column.startswith("composite"):
+            continue
+        if column.endswith(("gain", "error")):
+            scalars[f"sublayer_{column}_max"] = max(values) if not any(map(math.isnan, values)) else NAN
+        else:
+            scalars[column] = sum(values) / len(values)
+    return scalars
+
+
+def _gates(connection: ResidualConnection) -> Row:
+    """gate_<name>: the mean value of each gate parameter; collective where it is sharded."""
+    gates = {name: connection.get_parameter(name) for name in sorted(connection.gate_parameters())}
+    return {f"gate_{name}": float(_full(gate).mean()) for name, gate in gates.items()}
+
+
+def _full(parameter: Tensor) -> Tensor:
+    return parameter.full_tensor() if isinstance(parameter, torch.distributed.tensor.DTensor) else parameter
+
+
+def _start_maps(connection: ResidualConnection, name: str, seed: int, stream: Tensor) -> Maps | None:
+    """The maps that the connection would have on this stream with the parameters that it started with."""
+    start = {
+        f"connection.{own}": connection.initial_value(own, torch_generator(seed, f"{name}.{own}")).to(
+            stream.device
+        )
+        for own, _ in connection.named_parameters()
     }
+    maps: Maps | None = torch.func.functional_call(_MapsOnly(connection), start, (stream,))
+    return maps
 
 
-def gates(connection: ResidualConnection) -> Row:
-    """A connection's scalar parameters by name: the α's of mHC, the scales of HC. Collective when sharded."""
-    values = {name: p.detach() for name, p in connection.named_parameters() if p.numel() == 1}
-    whole = {name: v.full_tensor() if isinstance(v, DTensor) else v for name, v in values.items()}
-    return {f"gate_{name}": value.item() for name, value in whole.items()}
+class _MapsOnly(nn.Module):
+    """A module whose forward is a connection's `maps`, past whatever sharding has put around that method."""
+
+    def __init__(self, connection: ResidualConnection) -> None:
+        super().__init__()
+        self.connection = connection
+
+    def forward(self, stream: Tensor) -> Maps | None:
+        return type(self.connection).maps(self.connection, stream)
 
 
-def map_scalars(rows: list[Row]) -> Row:
-    """Largest gains and errors over the sublayers, means of the distances and gates."""
-    largest = ("forward_gain", "backward_gain", "row_sum_error", "column_sum_error")
-    gate_names = [name for name in rows[0] if name.startswith("gate_")]
-    averaged = ["identity_distance", "uniform_distance", "diagonal", *gate_names]
-    return {f"sublayer_{name}_max": max(row[name] for row in rows) for name in largest} | {
-        f"{name}_mean": sum(row[name] for row in rows) / len(rows) for name in averaged
-    }
+def _wrap(connection: ResidualConnection, method: str, watch: Any) -> None:
+    """Call `watch(stream)` before the connection's own method."""
+    original = getattr(connection, method)
+
+    @functools.wraps(original)
+    def watched(stream: Tensor) -> Tensor | tuple[Tensor, Carry]:
+        watch(stream)
+        return original(stream)  # type: ignore[no-any-return]
+
+    watched.__dict__["original"] = vars(connection).get(method)
+    vars(connection)[method] = watched
 
 
-def stream_scalars(rows: list[Row]) -> Row:
-    """Rank and cosine of the streams that the last sublayer reads."""
-    return {f"last_{name}": rows[-1][name] for name in ("stream_rank", "stream_cosine") if name in rows[-1]}
+def _unwrap(connection: ResidualConnection, method: str) -> None:
+    """Undo `_wrap`, back to what sharding may have put on the instance."""
+    original = vars(connection).pop(method).original
+    if original is not None:
+        vars(connection)[method] = original
+
+
+def _is_widened(stream: Tensor, maps: Maps | None) -> bool:
+    """Whether the stream is [..., n, C] with n > 1 streams."""
+    return maps is not None and maps.pre.shape[-1] > 1 and stream.shape[-2:-1] == maps.pre.shape[-1:]
+
+
+def _plain(stream: Tensor) -> Tensor:
+    """[N, n, C] in float64 on the CPU."""
+    return stream.detach().to("cpu", torch.float64).reshape(-1, *stream.shape[-2:])
+
+
+def _tokens(maps: Tensor, leading: int) -> Tensor:
+    """[N, ...] in float64 on the CPU, from maps with `leading` axes of batch and time."""
+    return maps.detach().to("cpu", torch.float64).flatten(0, leading - 1)
+
+
+def _distance(res: Tensor, other: Tensor) -> float:
+    """Frobenius distance, mean over tokens."""
+    return float(torch.linalg.matrix_norm(res - other).mean())
