@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import json
 import re
 import shlex
@@ -107,10 +108,11 @@ def show_leaderboard(folders: list[Path], out: Path, console: Console) -> None:
 
     build_leaderboard(folders, out)
     headings, *rows = render_summary(load_board(folders))
-    table = Table(*headings, box=None, pad_edge=False)
-    for row in rows:
-        table.add_row(*row)
-    console.print(table)
+    for measure, lines in itertools.groupby(rows, key=lambda row: row[0]):
+        table = Table(*headings[1:], title=measure, title_justify="left", box=None, pad_edge=False)
+        for line in lines:
+            table.add_row(*line[1:])
+        console.print(table)
     console.print(f"Leaderboard: {out / 'leaderboard.md'}", highlight=False, soft_wrap=True)
 
 

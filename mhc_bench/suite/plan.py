@@ -102,17 +102,9 @@ def to_json(rows: list[PlanRow]) -> dict[str, Any]:
 def to_table(rows: list[PlanRow]) -> Table:
     """The plan for a terminal."""
     table = Table(box=None, pad_edge=False, caption=_caption(rows), caption_justify="left")
-    for heading in (
-        "variant",
-        "runs",
-        "missing",
-        "tokens/run",
-        "parameters",
-        "added",
-        "FLOPs/run",
-        "time left",
-    ):
-        table.add_column(heading, justify="left" if heading == "variant" else "right", no_wrap=True)
+    table.add_column("variant", no_wrap=True)
+    for heading in ("runs", "missing", "tokens/run", "parameters", "added", "FLOPs/run", "time left"):
+        table.add_column(heading, justify="right", no_wrap=True)
     arm = ""
     for row in rows:
         if row.arm != arm:
@@ -138,16 +130,17 @@ def _cells(row: PlanRow) -> tuple[str, ...]:
 def _caption(rows: list[PlanRow]) -> str:
     memory = max(row.state_bytes_per_device for row in rows) / 2**20
     disk = sum(row.disk_bytes for row in rows) / 2**20
-    text = (
-        f"Protocol {', '.join(dict.fromkeys(row.protocol_id for row in rows))}. Weights, gradients and optimizer "
-        f"take up to {memory:,.1f} MiB per device, checkpoints {disk:,.0f} MiB of disk. Times: training alone, "
-        "one run after the other, "
+    protocols = ", ".join(dict.fromkeys(row.protocol_id for row in rows))
+    stated = any(row.basis == "stated" for row in rows)
+    basis = (
+        "at a stated efficiency that leaves out the residual connections' memory traffic"
+        if stated
+        else "from step times measured on this machine"
     )
-    if any(row.basis == "stated" for row in rows):
-        return (
-            text + "at a stated efficiency that leaves out what residual connections cost in memory traffic."
-        )
-    return text + "from step times measured on this machine."
+    return (
+        f"Protocol {protocols}. Weights, gradients and optimizer take up to {memory:,.1f} MiB per device, "
+        f"checkpoints {disk:,.0f} MiB of disk. Times: training alone, one run after the other, {basis}."
+    )
 
 
 def quantity(value: float) -> str:
