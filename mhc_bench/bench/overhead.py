@@ -24,10 +24,13 @@ from mhc_bench.training.fitting import lightning_quiet, make_trainer
 from mhc_bench.training.module import ResidualTraining
 from mhc_bench.training.recorder import Recorder
 
+COMPARED = 10
+"""Steps over which the losses of the two loops are compared."""
+
 
 @dataclass(frozen=True)
 class Overhead:
-    """Chunks of steps, ours and by hand in turn; each chunk holds the same number of log rows and probes."""
+    """Steps, ours and by hand in turn, in chunks that hold the same number of log rows and probes."""
 
     chunk_steps: int
     chunks: int
@@ -36,18 +39,19 @@ class Overhead:
     hand_seconds: float
     """Median seconds per step of the hand-written loop on the stock model, data included."""
     ratio: Interval
-    """Ours over the hand-written chunk that followed it."""
+    """Ours over the hand-written steps between them, per chunk."""
     largest_loss_difference: float
-    """Between the two loops at the same step: 0 if both did exactly the same work."""
+    """Between the two loops over the first steps, before rounding grows: near 0 if both do the same work."""
 
 
 class HandOver(L.Callback):
-    """Last of the callbacks: after each chunk of our steps, the hand-written loop takes as many."""
+    """Last of the callbacks: after each of our steps, the hand-written loop takes one."""
 
     def __init__(self, loop: HandLoop, chunk: int, clock: Clock) -> None:
         self.loop, self.chunk, self.clock = loop, chunk, clock
         self.times: list[tuple[float, float]] = []
-        self._mark = 0.0
+        """Seconds of each chunk: ours, by hand."""
+        self._ours = self._by_hand = self._mark = 0.0
 
     def on_train_batch_start(
         self, trainer: L.Trainer, pl_module: L.LightningModule, batch: object, batch_idx: int
@@ -59,14 +63,16 @@ class HandOver(L.Callback):
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: object, batch: object, batch_idx: int
     ) -> None:
-        """Hand over where a chunk is full; from there to here everything counts as ours."""
-        if trainer.global_step % self.chunk or not self.clock.stepped:
-            return
+        """Hand over; from the return to here everything counts as ours."""
         handed = time.perf_counter()
         with self.clock.paused():
-            self.loop.run(self.chunk)
+            self.loop.run(1)
         back = time.perf_counter()
-        self.times.append((handed - self._mark, back - handed))
+        self._ours += handed - self._mark
+        self._by_hand += back - handed
+        if trainer.global_step % self.chunk == 0:
+            self.times.append((self._ours, self._by_hand))
+            self._ours = self._by_hand = 0.0
         self._mark = time.perf_counter()
 
 
@@ -117,7 +123,7 @@ def _measure(run: RunConfig, folder: Path, chunk: int) -> Overhead:
     if module.shared_digest != loop.start_digest:
         raise RunError("bench step: the stock model and ours did not start from the same weights")
     ours, by_hand = np.array(hand.times[1:]).T
-    pairs = zip(recorder.history.losses, loop.losses, strict=False)
+    pairs = list(zip(recorder.history.losses, loop.losses, strict=False))[:COMPARED]
     return Overhead(
         chunk_steps=chunk,
         chunks=len(ours),
