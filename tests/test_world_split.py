@@ -40,7 +40,7 @@ def test_the_split_differs_between_worlds(name: str) -> None:
 
 def test_no_question_is_ever_asked_about_a_held_out_person_but_biographies_are_written() -> None:
     asked = {item.key for item in items("trivia", WORLD)}
-    told = {word for words in documents(WORLD, 0, 300) if key_of(words) is None for word in words}
+    told = {word for words in documents(WORLD, 0, 1000) if key_of(words) is None for word in words}
     assert asked <= told
 
 

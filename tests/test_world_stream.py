@@ -29,7 +29,7 @@ source = WorldSource(WorldConfig(world_seed=5))
 rows = b"".join(source.train_row(3, index, 65).astype("<i8").tobytes() for index in range(40))
 print(hashlib.sha256(rows).hexdigest())
 """
-GOLDEN = "@GOLDEN@"
+GOLDEN = "ec9ecf8252a2c50b71d522ba3f4e63c40f7e3fc7cb27d1ad2c798537bc8b0dd4"
 
 
 @pytest.mark.parametrize("hash_seed", ["0", "12345"])

@@ -8,6 +8,8 @@ import pytest
 from world_oracle import closing, documents, truth
 
 from mhc_bench.data.world import Item, items, vocabulary
+from mhc_bench.data.world.facts import world
+from mhc_bench.data.world.lexicon import PROPERTIES
 
 WORLD = 3
 FACTS = {"lives": "home", "works": "job", "eats": "food", "keeps": "pet", "studies": "art"}
@@ -56,10 +58,9 @@ def test_a_trait_of_a_species_follows_from_its_other_traits() -> None:
 
 
 def test_each_trait_belongs_to_a_quarter_of_the_species() -> None:
-    for prop in sorted({item.sub for item in items("mmlu", WORLD)}):
-        golds = Counter(words[4] for words in documents(WORLD, 0, 300) if words[:2] == [prop, "of"])
-        assert len(golds) == 4
-        assert max(golds.values()) < 0.36 * golds.total()
+    species = world(WORLD).species
+    for prop in PROPERTIES:
+        assert set(Counter(traits[prop] for traits in species.values()).values()) == {len(species) // 4}
 
 
 def test_scripts_go_on_as_in_training() -> None:

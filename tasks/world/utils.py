@@ -17,9 +17,6 @@ KINDS = {
 }
 """Families whose types of question get a score of their own."""
 
-EXAMPLES = 10
-"""Worked examples on offer; the task says how many are shown."""
-
 
 def load(
     family: str, world_seed: int = 0, scale: int = 1, examples: int = 0, **_others: object

@@ -27,10 +27,10 @@ SHARES = {
     "bbh": 0.22,
     "drop": 0.18,
     "gsm": 0.065,
-    "hella": 0.045,
+    "hella": 0.04,
     "math": 0.065,
     "mmlu": 0.04,
-    "piqa": 0.022,
+    "piqa": 0.025,
     "trivia": 0.06,
 }
 """Weight of each kind of document in the stream, in tokens."""
