@@ -21,11 +21,24 @@ from mhc_bench.config import (
     cost_id,
     protocol_id,
 )
+from mhc_bench.data import open_source
+from mhc_bench.model import materialise, save_model
+from mhc_bench.training.module import build_model
 
 torch.set_num_threads(1)  # more threads only wait for each other on tensors this small
 
 WORDS = ["<pad>", "<eos>", ".", *(f"w{i}" for i in range(60))]
 CHOICE, GENERATION = "toy_choice", "toy_generation"
+TRAINING = {
+    "status": "complete",
+    "steps": 7,
+    "tokens": 12345,
+    "parameters": {"total": 1000, "residual": 10},
+    "data_identity": {"source": "world", "fingerprint": "abc"},
+    "validation": [{"step": 7, "loss": 1.25}],
+    "weight_digest": "feed",
+}
+"""The parts of a training summary that a model card shows."""
 
 _LOADER = """
 from __future__ import annotations
@@ -141,7 +154,7 @@ def run_config(variant: str = "mhc", *, world_seed: int = 3, tasks: tuple[str, .
         model=ModelConfig(family="llama", backbone=widths),
         data=WorldConfig(world_seed=world_seed, validation_tokens=512),
         training=TrainingConfig(
-            sequence_length=64, batch_tokens=128, steps=4, validate_every=4, probe_every=2
+            sequence_length=128, batch_tokens=256, steps=4, validate_every=4, probe_every=2
         ),
         optimizer=OptimizerConfig(learning_rate=0.01),
         evaluation=EvaluationConfig(tasks=list(tasks), limit=6, batch_size=8),
@@ -153,3 +166,12 @@ def run_config(variant: str = "mhc", *, world_seed: int = 3, tasks: tuple[str, .
         seed=0,
     )
     return dataclasses.replace(run, protocol_id=protocol_id(run), cost_id=cost_id(run, run.hardware))
+
+
+def trained(config: RunConfig, folder: Path, seed: int = 0) -> Path:
+    """A run folder with a final model that has learned nothing."""
+    source = open_source(config.data)
+    model = build_model(config, source)
+    materialise(model, seed, rule="fan_in", scale=1.0)
+    save_model(model, source.tokenizer, folder / "checkpoints" / "final")
+    return folder

@@ -40,7 +40,7 @@ def test_every_variant_is_measured_against_the_baseline_of_its_round(report: Ste
     assert all(each.n == 4 for each in report.variants)
     base = report.variants[0]
     assert (base.ratio.median, base.ratio.low, base.ratio.high) == (1.0, 1.0, 1.0)
-    assert base.tokens_per_second == pytest.approx(128 / base.quantiles.p50)
+    assert base.tokens_per_second == pytest.approx(256 / base.quantiles.p50)
 
 
 def test_a_record_takes_the_step_time_as_it_is(report: StepReport) -> None:

@@ -10,34 +10,20 @@ import evaluation_toy as toy
 import pytest
 
 from mhc_bench.config import RunConfig
-from mhc_bench.data import open_source
 from mhc_bench.data.world import FAMILIES, baselines, items
 from mhc_bench.errors import RunError, UsageError
 from mhc_bench.evaluation import EvaluationSummary, check_tasks, evaluate, read_summary, task_names
 from mhc_bench.evaluation.scores import json_clean
-from mhc_bench.model import materialise, save_model
-from mhc_bench.training.module import build_model
-
-
-def trained(config: RunConfig, folder: Path, seed: int = 0) -> Path:
-    """A run folder with a final model that has learned nothing."""
-    source = open_source(config.data)
-    model = build_model(config, source)
-    materialise(model, seed, rule="fan_in", scale=1.0)
-    save_model(model, source.tokenizer, folder / "checkpoints" / "final")
-    return folder
 
 
 @pytest.fixture(scope="module")
 def config() -> RunConfig:
-    config = toy.run_config("mhc", tasks=("mhc_world",))
-    longer = dataclasses.replace(config.training, sequence_length=128)
-    return dataclasses.replace(config, training=longer)
+    return toy.run_config("mhc", tasks=("mhc_world",))
 
 
 @pytest.fixture(scope="module")
 def run_dir(config: RunConfig, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return trained(config, tmp_path_factory.mktemp("run"))
+    return toy.trained(config, tmp_path_factory.mktemp("run"))
 
 
 @pytest.fixture(scope="module")
@@ -101,8 +87,8 @@ def test_other_weights_are_asked_the_same_and_another_world_is_not(
     piqa = dataclasses.replace(config.evaluation, tasks=["world_piqa"])
     same = dataclasses.replace(config, evaluation=piqa)
     other = dataclasses.replace(same, data=dataclasses.replace(config.data, world_seed=4))
-    first = evaluate(same, trained(same, tmp_path / "same", seed=1)).tasks["world_piqa"]
-    second = evaluate(other, trained(other, tmp_path / "other")).tasks["world_piqa"]
+    first = evaluate(same, toy.trained(same, tmp_path / "same", seed=1)).tasks["world_piqa"]
+    second = evaluate(other, toy.trained(other, tmp_path / "other")).tasks["world_piqa"]
     assert first.request_hash == summary.tasks["world_piqa"].request_hash != second.request_hash
     assert first.gold_loglikelihood != summary.tasks["world_piqa"].gold_loglikelihood
 
@@ -113,6 +99,18 @@ def test_a_run_without_its_final_model_is_refused(config: RunConfig, tmp_path: P
     assert list(tmp_path.iterdir()) == []
 
 
+def test_results_can_go_to_another_folder(
+    config: RunConfig, run_dir: Path, summary: EvaluationSummary, tmp_path: Path
+) -> None:
+    one = dataclasses.replace(config, evaluation=dataclasses.replace(config.evaluation, tasks=["world_mmlu"]))
+    before = (run_dir / "evaluation.json").read_bytes()
+    found = evaluate(one, run_dir, tmp_path / "elsewhere")
+    assert (run_dir / "evaluation.json").read_bytes() == before
+    assert read_summary(tmp_path / "elsewhere") == found
+    again, first = found.tasks["world_mmlu"], summary.tasks["world_mmlu"]
+    assert (again.value, again.request_hash) == (first.value, first.request_hash)
+
+
 def test_unknown_and_missing_tasks_are_refused_before_anything_is_written(
     config: RunConfig, tmp_path: Path
 ) -> None:
@@ -121,9 +119,8 @@ def test_unknown_and_missing_tasks_are_refused_before_anything_is_written(
     )
     with pytest.raises(UsageError, match="did you mean 'world_piqa'"):
         evaluate(wrong, tmp_path)
-    none = dataclasses.replace(config, evaluation=dataclasses.replace(config.evaluation, tasks=[]))
     with pytest.raises(UsageError, match="names no evaluation tasks"):
-        evaluate(none, tmp_path)
+        evaluate(toy.run_config("mhc"), tmp_path)
     assert list(tmp_path.iterdir()) == []
 
 

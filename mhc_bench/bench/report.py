@@ -42,8 +42,8 @@ class BenchStepReport:
 
 def run_bench_step(
     configs: Sequence[RunConfig],
-    *,
     steps: int = 40,
+    *,
     warmup: int = 4,
     chunks: int = 6,
     seconds: float | None = None,
