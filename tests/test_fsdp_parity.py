@@ -209,7 +209,7 @@ def test_a_launcher_with_another_number_of_ranks_is_refused(shared: Shared, tmp_
 
     def work() -> str:
         os.environ |= {"TORCHELASTIC_RUN_ID": "test", "WORLD_SIZE": "4", "RANK": "0", "LOCAL_RANK": "0"}
-        with pytest.raises(UsageError, match="started 4 ranks: expected .* = 2"):
+        with pytest.raises(UsageError, match=r"started 4 ranks: expected .* = 2"):
             fit(sharded(shared.corpus, "baseline", 2), tmp_path / "run")
         return "refused"
 

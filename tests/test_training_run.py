@@ -43,7 +43,7 @@ def rows_of(run_dir: Path, name: str = "metrics.csv") -> list[dict[str, str]]:
 
 
 def hand_written(config: RunConfig) -> tuple[list[float], list[float]]:
-    """Losses and gradient norms of a loop that knows nothing of Lightning, of the shipped data order or groups."""
+    """Losses and gradient norms of a loop that knows nothing of Lightning or of the shipped groups."""
     source = open_source(config.data)
     tokenizer = source.tokenizer
     model = build_backbone(
@@ -223,14 +223,18 @@ def test_a_run_that_is_not_finite_any_more_ends_as_diverged(
         ({"hardware__devices": 3, "hardware__sharding": "fsdp"}, "share equally"),
         ({"training__steps": 0}, "training.steps is 0"),
         ({"seed": -1}, "seed is -1"),
-        ({"hardware__accelerator": "gpu", "hardware__devices": 64, "hardware__sharding": "fsdp", "training__batch_tokens": 1024}, "CUDA devices"),
+        (
+            {"hardware__accelerator": "gpu", "hardware__devices": 64, "hardware__sharding": "fsdp"}
+            | {"training__batch_tokens": 1024},
+            "CUDA devices",
+        ),
         ({"hardware__nodes": 2, "hardware__sharding": "fsdp"}, "torchrun"),
         ({"logging__every": 0}, "logging.every is 0"),
         ({"variant__connection": "mch"}, "did you mean 'mhc'"),
         ({"model__family": "lama"}, "did you mean 'llama'"),
         ({"data__path": "nowhere"}, "does not exist"),
     ],
-)  # fmt: skip
+)
 def test_a_run_that_cannot_be_trained_is_refused_before_anything_is_written(
     corpus: Path, tmp_path: Path, changes: dict[str, object], words: str
 ) -> None:

@@ -70,7 +70,8 @@ class TextSource:
         windows = _windows(self._validation, length, "validation")
         count = max(1, min(windows, self._validation_tokens // (length - 1)))
         starts = np.arange(count) * (length - 1)
-        return self._validation[starts[:, None] + np.arange(length)[None]].astype(np.int64)
+        rows: npt.NDArray[np.int64] = self._validation[starts[:, None] + np.arange(length)].astype(np.int64)
+        return rows
 
     def validation_bytes_per_token(self, length: int) -> float:
         """Bytes of the targets per target; `<eos>` is a token of no bytes."""

@@ -83,7 +83,7 @@ def remove_resume_files(run_dir: Path) -> None:
 
 
 def remove_unfinished(run_dir: Path) -> None:
-    """Remove what a killed process left half-written, under the names that `mhc_bench.files` and `save` give."""
+    """Remove what a killed process left half-written, by the names that unfinished files have."""
     for path in [
         *run_dir.glob(".*.tmp"),
         *(run_dir / FOLDER).glob(".*.tmp"),

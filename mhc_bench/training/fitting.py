@@ -35,7 +35,7 @@ from mhc_bench.training.checkpoints import (
 from mhc_bench.training.checks import check_run, launched, world_size
 from mhc_bench.training.clock import Clock
 from mhc_bench.training.launch import launch_ranks
-from mhc_bench.training.loggers import make_logger
+from mhc_bench.training.loggers import logger_arguments, make_logger
 from mhc_bench.training.module import ResidualTraining, build_model
 from mhc_bench.training.probing import Probes
 from mhc_bench.training.progress import PROGRESS_FILE
@@ -91,6 +91,8 @@ def fit(config: RunConfig, run_dir: Path, *, quiet: bool = False) -> TrainingSum
 def prepare(config: RunConfig, source: TokenSource, run_dir: Path) -> None:
     """Everything that can be refused is, then the folder gets its `config.yaml`."""
     build_model(config, source)
+    for logger in config.logging.loggers:
+        logger_arguments(logger, run_dir)
     source.train_row(config.seed, 0, config.training.sequence_length + 1)
     if not (run_dir / "config.yaml").exists():
         save_run_config(config, run_dir)
@@ -154,6 +156,7 @@ def make_trainer(config: RunConfig, run_dir: Path, recorder: Recorder, clock: Cl
         ],
         default_root_dir=run_dir,
         use_distributed_sampler=False,  # Lightning's own sampler would shuffle
+        log_every_n_steps=1,
         limit_val_batches=0,
         num_sanity_val_steps=0,
         inference_mode=False,

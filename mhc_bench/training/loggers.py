@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import inspect
 from pathlib import Path
 from typing import Any
 
@@ -35,19 +36,31 @@ def logger_class(path: str) -> type[Logger]:
     return found
 
 
-def make_logger(config: LoggerConfig, run_dir: Path) -> Logger:
-    """One logger; those that write files do so under `logs/` of the run unless told otherwise.
+def logger_arguments(config: LoggerConfig, run_dir: Path) -> tuple[type[Logger], dict[str, Any]]:
+    """A logger's class and arguments; those that write files do so under `logs/` unless told otherwise.
 
     Raises:
         UsageError: no such class, or arguments that it does not take.
     """
     kind = logger_class(config.class_path)
-    options: dict[str, Any] = (
-        {"save_dir": str(run_dir / LOGS)} if issubclass(kind, (CSVLogger, TensorBoardLogger)) else {}
-    )
-    if options:
-        options |= {"name": kind.__name__, "version": ""}
+    options = dict(config.options)
+    if issubclass(kind, (CSVLogger, TensorBoardLogger)):
+        options = {"save_dir": str(run_dir / LOGS), "name": kind.__name__, "version": ""} | options
     try:
-        return kind(**(options | config.options))
-    except (TypeError, ModuleNotFoundError) as error:
+        inspect.signature(kind).bind(**options)
+    except TypeError as error:
+        raise UsageError(f"logging.loggers: {config.class_path}: {error}") from error
+    return kind, options
+
+
+def make_logger(config: LoggerConfig, run_dir: Path) -> Logger:
+    """One logger of a run.
+
+    Raises:
+        UsageError: as `logger_arguments`, or a package that the logger needs is not installed.
+    """
+    kind, options = logger_arguments(config, run_dir)
+    try:
+        return kind(**options)
+    except ModuleNotFoundError as error:
         raise UsageError(f"logging.loggers: {config.class_path}: {error}") from error

@@ -83,7 +83,7 @@ class ResidualTraining(L.LightningModule):
         self.shared_digest = shared_weight_digest(model)
         self.model = model.train()
 
-    def configure_optimizers(self) -> dict[str, Any]:
+    def configure_optimizers(self) -> dict[str, Any]:  # type: ignore[override]
         """AdamW over the model's parameter groups, with a schedule that is a function of the step."""
         wanted, steps = self.config.optimizer, self.config.training.steps
         optimizer = AdamW(
@@ -98,9 +98,12 @@ class ResidualTraining(L.LightningModule):
 
     def token_losses(self, ids: Tensor) -> Tensor:
         """Cross-entropy in nats of each next token, fp32 [b, T], for rows `ids` [b, T + 1]."""
+        return F.cross_entropy(*self._predicted(ids), reduction="none").view(len(ids), -1)
+
+    def _predicted(self, ids: Tensor) -> tuple[Tensor, Tensor]:
+        """Logits, fp32 [b T, V], and the tokens they should predict, [b T], of rows [b, T + 1]."""
         logits = self.model(input_ids=ids[:, :-1], use_cache=False).logits.float()
-        losses = F.cross_entropy(logits.flatten(0, 1), ids[:, 1:].flatten(), reduction="none")
-        return losses.view(len(ids), -1)
+        return logits.flatten(0, 1), ids[:, 1:].flatten()
 
     def on_train_batch_start(self, batch: dict[str, Any], batch_idx: int) -> None:
         """Random numbers are a function of (seed, step, part, rank): a resumed run needs no saved state."""
@@ -115,7 +118,7 @@ class ResidualTraining(L.LightningModule):
 
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
         """Mean loss of this rank's part of the batch."""
-        loss = self.token_losses(batch["ids"]).mean()
+        loss = F.cross_entropy(*self._predicted(batch["ids"]))
         self.losses.append(loss.detach())
         self.row_digests.extend(batch["digests"])
         return loss
@@ -132,11 +135,10 @@ class ResidualTraining(L.LightningModule):
         gradient_clip_algorithm: str | None = None,
     ) -> None:
         """Measure the global norm, clip by it; a step with a non-finite norm is not taken, on any rank."""
-        norm, limit = global_gradient_norm(optimizer), self.config.optimizer.clip
+        norm, limit = global_gradient_norm(self.model), self.config.optimizer.clip
         self.gradient_norm = norm.item()
         if not math.isfinite(self.gradient_norm):
             self.diverged = True
             optimizer.zero_grad(set_to_none=True)  # AdamW leaves parameters without a gradient alone
         elif limit is not None and self.gradient_norm > limit:
-            parameters = [p for group in optimizer.param_groups for p in group["params"]]
-            torch.nn.utils.clip_grads_with_norm_(parameters, limit, norm)
+            torch.nn.utils.clip_grads_with_norm_(self.model.parameters(), limit, norm)

@@ -11,7 +11,7 @@ from torch import Tensor
 from mhc_bench.model import residual_connections
 from mhc_bench.training.clock import Clock
 from mhc_bench.training.module import ResidualTraining
-from mhc_bench.training.probes import Probe
+from mhc_bench.training.probes import Probe, Row
 from mhc_bench.training.recorder import Recorder
 from mhc_bench.training.tables import Table
 
@@ -58,15 +58,24 @@ class Probes(L.Callback):
             self.table.close()
 
     @torch.no_grad()
-    def measure(self, module: ResidualTraining) -> tuple[dict[str, float], list[dict[str, float]]]:
-        """Scalars and one row per sublayer; every rank takes part, FSDP communicates."""
-        assert self.ids is not None
-        with Probe(residual_connections(module.model)) as probe:
-            module.model(input_ids=self.ids, use_cache=False)
-            return probe.measure()
+    def measure(self, module: ResidualTraining) -> tuple[Row, list[Row]]:
+        """Scalars and one row per sublayer, nothing from a pass that is no longer finite.
 
-    def _report(self, scalars: dict[str, float], sublayers: list[dict[str, float]]) -> None:
+        Every rank takes part on the same rows: FSDP communicates.
+        """
+        assert self.ids is not None
+        probe = Probe(residual_connections(module.model))
+        with probe:
+            module.model(input_ids=self.ids, use_cache=False)
+        try:
+            return probe.measure()
+        except torch.linalg.LinAlgError:  # type: ignore[attr-defined]
+            return {}, []
+
+    def _report(self, scalars: Row, sublayers: list[Row]) -> None:
         step = self.clock.step
+        if not scalars:
+            return
         self.recorder.history.add_probes(step, scalars)
         self.recorder.report(scalars)
         if self.table is not None:

@@ -8,7 +8,6 @@ import torch
 from lightning.pytorch.strategies import ModelParallelStrategy, SingleDeviceStrategy, Strategy
 from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard, register_fsdp_forward_method
-from torch.optim import Optimizer
 from transformers import PreTrainedModel
 
 from mhc_bench.config.schema import RunConfig
@@ -56,8 +55,8 @@ def shard(model: PreTrainedModel, mesh: DeviceMesh, world: int, precision: Liter
     fully_shard(model, mesh=mesh, mp_policy=compute)
 
 
-def global_gradient_norm(optimizer: Optimizer) -> torch.Tensor:
+def global_gradient_norm(model: PreTrainedModel) -> torch.Tensor:
     """The 2-norm over all gradients of all ranks, a scalar; collective when sharded."""
-    gradients = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
+    gradients = [parameter.grad for parameter in model.parameters() if parameter.grad is not None]
     norm = torch.nn.utils.get_total_norm(gradients)
     return norm.full_tensor() if isinstance(norm, torch.distributed.tensor.DTensor) else norm

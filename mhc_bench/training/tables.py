@@ -18,7 +18,7 @@ class Table:
     """A CSV file whose first column is `step`; a row lacks a value as an empty cell."""
 
     def __init__(self, path: Path, columns: Sequence[str], resumed_step: int) -> None:
-        """Open for appending; rows after `resumed_step`, and a half-written one, are dropped. 0 starts anew."""
+        """Open for appending without the rows after `resumed_step` and a half-written one; 0 starts anew."""
         kept = _rows_until(path, columns, resumed_step) if resumed_step else []
         write_text(path, _csv_text([columns, *kept]))
         self._columns = list(columns)

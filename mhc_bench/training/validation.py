@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import TYPE_CHECKING, cast
 
 import lightning as L
 import torch
@@ -15,6 +16,9 @@ from torch import Tensor
 from torchmetrics import Metric
 
 from mhc_bench.training.clock import Clock
+
+if TYPE_CHECKING:
+    from mhc_bench.training.module import ResidualTraining
 
 MAX_EXPONENT = 700.0
 """exp of more overflows: perplexity is capped there."""
@@ -67,10 +71,10 @@ class Validation(L.Callback):
             return
         if self.clock.step % self.every == 0 or self.clock.ending:
             with self.clock.paused():
-                self.report(self.clock.step, self.measure(pl_module))
+                self.report(self.clock.step, self.measure(cast("ResidualTraining", pl_module)))
 
     @torch.no_grad()
-    def measure(self, module: L.LightningModule) -> dict[str, float]:
+    def measure(self, module: ResidualTraining) -> dict[str, float]:
         """Loss, perplexity and bits per byte now; collective."""
         metric = module.validation
         metric.reset()
