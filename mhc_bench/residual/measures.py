@@ -21,10 +21,14 @@ def backward_gain(matrix: Tensor) -> Tensor:
 
 
 def prefix_row_sums(matrices: Tensor) -> Tensor:
-    """[L, N, n]: at l, the row sums of the product of sublayers 0..l of matrices [L, N, n, n]."""
+    """[L, N, n]: at l, the row sums of the product of sublayers 0..l of matrices [L, N, n, n].
+
+    Once one of a token's sums has overflowed, all later ones of that token are inf.
+    """
     sums, found = torch.ones_like(matrices[0, ..., 0]), []
     for matrix in matrices:
-        sums = (matrix @ sums.unsqueeze(-1)).squeeze(-1)
+        overflowed = sums.isinf().any(-1, keepdim=True)  # inf * 0 would make them NaN
+        sums = (matrix @ sums.unsqueeze(-1)).squeeze(-1).masked_fill(overflowed, torch.inf)
         found.append(sums)
     return torch.stack(found)
 

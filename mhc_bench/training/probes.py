@@ -16,6 +16,7 @@ from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 
 from mhc_bench.errors import RunError
 from mhc_bench.model.initialisation import torch_generator
@@ -224,7 +225,7 @@ def _gates(connection: ResidualConnection) -> Row:
 
 
 def _full(parameter: Tensor) -> Tensor:
-    return parameter.full_tensor() if isinstance(parameter, torch.distributed.tensor.DTensor) else parameter
+    return parameter.full_tensor() if isinstance(parameter, DTensor) else parameter
 
 
 def _start_maps(connection: ResidualConnection, name: str, seed: int, stream: Tensor) -> Maps | None:

@@ -1,0 +1,66 @@
+"""mHC against the implementation that transformers has for DeepSeek-V4."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from residual_toys import WIDTH, connection
+
+pytest.importorskip("transformers.models.deepseek_v4")
+
+N = 4
+
+
+def peer_of(ours: Any, epsilon: float) -> torch.nn.Module:
+    """Its module with our parameters: it stores the n x n block as [in, out]."""
+    from transformers import DeepseekV4Config
+    from transformers.models.deepseek_v4.modeling_deepseek_v4 import DeepseekV4HyperConnection
+
+    config = DeepseekV4Config(
+        hidden_size=WIDTH, hc_mult=N, hc_sinkhorn_iters=20, hc_eps=epsilon, rms_norm_eps=1e-6
+    )
+    peer = DeepseekV4HyperConnection(config)
+    own = {name: value.detach() for name, value in ours.named_parameters()}
+    phi = own["phi_res"].view(N, N, -1).transpose(0, 1).reshape(N * N, -1)
+    bias = own["bias_res"].view(N, N).T.flatten()
+    with torch.no_grad():
+        peer.fn.copy_(torch.cat([own["phi_pre"], own["phi_post"], phi]))
+        peer.base.copy_(torch.cat([own["bias_pre"], own["bias_post"], bias]))
+        peer.scale.copy_(torch.cat([own["alpha_pre"], own["alpha_post"], own["alpha_res"]]))
+    return peer
+
+
+def results(ours: Any, epsilon: float) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
+    """(hidden, stream, gradients) of ours and of the peer's module in its layer's formula."""
+    peer = peer_of(ours, epsilon)
+    stream = torch.randn(2, 3, N, WIDTH, generator=torch.Generator().manual_seed(3))
+    mine, theirs = stream.clone().requires_grad_(), stream.clone().requires_grad_()
+    read, carry = ours.read(mine)
+    written = ours.write(mine, torch.tanh(read), carry)
+    post, comb, collapsed = peer(theirs)
+    peer_written = post.unsqueeze(-1) * torch.tanh(collapsed).unsqueeze(-2) + comb.transpose(-1, -2) @ theirs
+    weight = torch.randn(written.shape, generator=torch.Generator().manual_seed(4))
+    (written * weight).sum().backward()
+    (peer_written * weight).sum().backward()
+    scales = torch.cat([ours.alpha_pre.grad, ours.alpha_post.grad, ours.alpha_res.grad])
+    assert mine.grad is not None and theirs.grad is not None
+    return [read, written, mine.grad, ours.phi_pre.grad, scales], [
+        collapsed,
+        peer_written,
+        theirs.grad,
+        peer.get_parameter("fn").grad[:N],  # type: ignore[index]
+        peer.get_parameter("scale").grad,  # type: ignore[list-item]
+    ]
+
+
+def test_equals_the_peer_without_its_epsilon() -> None:
+    for mine, other in zip(*results(connection("mhc").float(), 0.0), strict=True):
+        torch.testing.assert_close(mine, other, rtol=2e-5, atol=2e-5)
+
+
+def test_differs_from_the_peer_by_no_more_than_its_epsilon_explains() -> None:
+    """It adds 1e-6 to H_pre and to every sum, twenty times over: a few 1e-5 of the values."""
+    for mine, other in zip(*results(connection("mhc").float(), 1e-6), strict=True):
+        torch.testing.assert_close(mine, other, rtol=5e-4, atol=5e-4)

@@ -1,0 +1,119 @@
+"""Variants by name, and what is said about names and options that do not exist."""
+
+from __future__ import annotations
+
+import importlib.metadata
+from typing import Any
+
+import pytest
+from omegaconf import OmegaConf
+
+from mhc_bench.errors import UsageError
+from mhc_bench.residual import (
+    Baseline,
+    HyperConnection,
+    ManifoldHyperConnection,
+    ResidualConnection,
+    build,
+    register_variant,
+    registry,
+    resolve,
+    variant_names,
+    variant_options,
+)
+from mhc_bench.resources import configs_dir
+
+
+class Elsewhere(Baseline):
+    """A variant that lives outside the package, with one option that has no default."""
+
+    def __init__(self, *, width: int, depth: int, index: int, strength: float) -> None:
+        super().__init__(width=width, depth=depth, index=index)
+        self.strength = strength
+
+
+def made(name: str, **options: Any) -> ResidualConnection:
+    return build(name, width=8, depth=4, index=1, **options)
+
+
+def test_the_shipped_variants_are_known() -> None:
+    assert {"baseline", "hc", "mhc"} <= set(variant_names())
+    assert resolve("baseline") is Baseline and resolve("hc") is HyperConnection
+    assert resolve("mhc") is ManifoldHyperConnection
+
+
+def test_a_module_and_class_can_be_named() -> None:
+    built = made(f"{__name__}:Elsewhere", strength=2)
+    assert type(built).__name__ == "Elsewhere"
+    assert built.strength == 2.0 and isinstance(built.strength, float)
+
+
+def test_a_class_can_be_built_directly() -> None:
+    assert isinstance(build(Elsewhere, width=8, depth=4, index=0, strength=0.5), Elsewhere)
+
+
+def test_an_installed_variant_is_found_by_its_entry_point(monkeypatch: pytest.MonkeyPatch) -> None:
+    point = importlib.metadata.EntryPoint("installed", f"{__name__}:Elsewhere", registry.ENTRY_POINT_GROUP)
+    monkeypatch.setattr(registry, "entry_points", lambda group: [point] if group == point.group else [])
+    assert "installed" in variant_names()
+    assert resolve("installed").__name__ == "Elsewhere"
+
+
+def test_a_registered_name_belongs_to_one_class(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(registry, "_VARIANTS", dict(registry._VARIANTS))
+    assert register_variant("elsewhere")(Elsewhere) is Elsewhere
+    assert register_variant("elsewhere")(Elsewhere) is Elsewhere
+    assert resolve("elsewhere") is Elsewhere
+    with pytest.raises(UsageError, match=r"'elsewhere': already taken by .*:Elsewhere"):
+        register_variant("elsewhere")(Baseline)
+    with pytest.raises(UsageError, match="without a colon"):
+        register_variant("a:b")(Baseline)
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("mhcc", "unknown variant 'mhcc': expected one of .*baseline.*did you mean 'mhc'"),
+        ("no_such_module:Thing", "cannot import 'no_such_module'"),
+        (f"{__name__}:Elsewher", "no class 'Elsewher'; did you mean 'Elsewhere'"),
+        (f"{__name__}:made", "expected a subclass of ResidualConnection"),
+    ],
+)
+def test_an_unknown_variant_is_refused_with_the_nearest_one(name: str, message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        resolve(name)
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "message"),
+    [
+        ("mhc", {"stream": 4}, "unknown option of ManifoldHyperConnection 'stream'.*did you mean 'streams'"),
+        ("baseline", {"streams": 4}, "unknown option of Baseline 'streams'"),
+        ("hc", {"streams": "four"}, "streams 'four': expected a whole number"),
+        ("hc", {"streams": True}, "streams True: expected a whole number"),
+        ("hc", {"streams": 0}, "streams 0: expected a whole number from 1"),
+        ("hc", {"scale": "big"}, "scale 'big': expected a number"),
+        ("hc", {"scale": float("nan")}, "scale nan"),
+        ("mhc", {"sinkhorn_iterations": 0}, "sinkhorn_iterations 0"),
+        ("mhc", {"initialisation": "unifrom"}, "initialisation 'unifrom'.*did you mean 'uniform'"),
+        ("mhc", {"contrast": 8.0}, "contrast 8.0: expected more than 0 and at most 4"),
+        ("mhc", {"alpha": 0}, "alpha 0.0: expected more than 0"),
+        ("mhc", {"epsilon": 0.0}, "epsilon 0.0"),
+        (f"{__name__}:Elsewhere", {}, "option 'strength' must be given"),
+    ],
+)
+def test_a_wrong_option_is_refused_in_one_line(name: str, options: dict[str, Any], message: str) -> None:
+    with pytest.raises(UsageError, match=message) as caught:
+        made(name, **options)
+    assert "\n" not in str(caught.value)
+
+
+def test_the_wrong_class_option_is_refused_in_a_direct_call_too() -> None:
+    with pytest.raises(UsageError, match="initialisation"):
+        ManifoldHyperConnection(width=8, depth=4, index=0, initialisation="nearly")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("name", ["baseline", "hc", "mhc"])
+def test_the_shipped_configuration_states_every_option_at_its_default(name: str) -> None:
+    shipped = OmegaConf.to_object(OmegaConf.load(configs_dir() / "variants" / f"{name}.yaml"))
+    assert shipped == {"connection": name, "options": variant_options(resolve(name))}
