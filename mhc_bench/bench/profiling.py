@@ -34,7 +34,7 @@ class StepProfile:
     """All operators together."""
 
 
-def profile_steps(step: Callable[[], object], device: torch.device, steps: int = 5) -> StepProfile:
+def profile_steps(step: Callable[[], object], device: torch.device, steps: int = 2) -> StepProfile:
     """Operators of `step`, per step, over `steps` steps."""
     with profile(activities=_activities(device)) as trace:
         for _ in range(steps):
