@@ -53,7 +53,7 @@ class Hella(Family):
 
 
 class Piqa(Family):
-    """`to guzeize the poseum use ziduel .`: a tool of the class that the verb needs. Key: verb and object.
+    """`to fakeize the zobuum use gibeel .`: a tool of the class that the verb needs. Key: verb and object.
 
     A quarter says `avoid`, with a tool of the one class that does harm, so that this can be learned too.
     """

@@ -57,7 +57,7 @@ class Trivia(Family):
 
 
 class Mmlu(Family):
-    """`diet of nipoix is dadiy .` A quarter of the cells is never shown: it follows from the others."""
+    """`season of zovuix is fasay .` A quarter of the cells is never shown: it follows from the others."""
 
     name: ClassVar[str] = "mmlu"
 

@@ -24,7 +24,7 @@ def _written(left: int, sign: str, right: int, result: int) -> list[str]:
 
 
 class Gsm(Family):
-    """`zinu has 9 apple . she drops 8 . how many ? answer 9 - 8 = 1 ; total 1 .` Key: the story."""
+    """`fana has 4 plum . she finds 9 . how many ? answer 4 + 9 = 13 ; total 13 .` Key: the story."""
 
     name: ClassVar[str] = "gsm"
 
