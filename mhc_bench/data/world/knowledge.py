@@ -30,7 +30,7 @@ def biography(world: World, draws: Draws) -> list[str]:
 
 
 class Trivia(Family):
-    """`question pet of boziti ? answer pobeow .` Of half of the people only biographies are written."""
+    """`question art of nuzuga ? answer fezoics .` Of half of the people only biographies are written."""
 
     name: ClassVar[str] = "trivia"
     modulus: ClassVar[int] = 2

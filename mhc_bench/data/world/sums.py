@@ -104,7 +104,7 @@ def _steps(term: int | Expression) -> list[str]:
 
 
 class Math(Family):
-    """`compute ( 8 - ( 5 + 2 ) ) ? answer 5 + 2 = 7 ; 8 - 7 = 1 ; total 1 .` Key: the expression."""
+    """`compute ( 1 + ( 9 + 5 ) ) ? answer 9 + 5 = 14 ; 1 + 14 = 15 ; total 15 .` Key: the expression."""
 
     name: ClassVar[str] = "math"
 

@@ -44,7 +44,7 @@ class Table:
 
 
 class Drop(Family):
-    """`table gita 9 bun , fida 1 pear , volu 2 bun . ask volu 2 bun . who bun gita volu .` Key: the table."""
+    """`table loza 4 pear , dazu 1 pear , fale 2 apple . ask 4 pear . most loza .` Key: the table."""
 
     name: ClassVar[str] = "drop"
 
