@@ -15,6 +15,7 @@ from typing import Any
 import lightning as L
 import torch
 import torch.distributed as dist
+from transformers.utils import logging as transformers_logging
 
 from mhc_bench.config import check_same_run, save_run_config
 from mhc_bench.config.schema import RunConfig
@@ -221,10 +222,12 @@ def gpu_names(config: RunConfig) -> list[str]:
 
 @contextlib.contextmanager
 def lightning_quiet() -> Iterator[None]:
-    """Lightning's greetings and the warnings about what is meant are left out."""
+    """Lightning's greetings, transformers' bars and the warnings about what is meant are left out."""
+    bars = transformers_logging.is_progress_bar_enabled()
     loggers = [logging.getLogger(name) for name in ("lightning.pytorch", "lightning.fabric")]
     levels = [logger.level for logger in loggers]
     with warnings.catch_warnings():
+        transformers_logging.disable_progress_bar()
         for pattern in KNOWN_WARNINGS:
             warnings.filterwarnings("ignore", message=pattern)
         for logger in loggers:
@@ -234,3 +237,5 @@ def lightning_quiet() -> Iterator[None]:
         finally:
             for logger, level in zip(loggers, levels, strict=True):
                 logger.setLevel(level)
+            if bars:
+                transformers_logging.enable_progress_bar()
