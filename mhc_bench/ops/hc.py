@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from mhc_bench.ops.precision import widened, without_autocast
+from mhc_bench.ops.precision import shaped, widened, without_autocast
 from mhc_bench.ops.streams import weighted_sum
 
 
@@ -29,8 +29,9 @@ class _Read(torch.autograd.Function):
         scale_mix: Tensor,
         scale_write: Tensor,
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        x = widened(stream)
-        tokens, n, width = x.shape
+        lead, (n, width) = stream.shape[:-2], stream.shape[-2:]
+        x = widened(stream).reshape(-1, n, width)
+        tokens = len(x)
         weight, scale = weight.to(x.dtype), torch.cat([scale_mix, scale_write]).to(x.dtype)
         inverse = torch.rsqrt(torch.linalg.vector_norm(x, dim=2).square_().div_(width).add_(epsilon))
         normalised = torch.mm(weight, x.view(tokens * n, width).T).view(-1, tokens, n).mul_(inverse)
@@ -39,7 +40,13 @@ class _Read(torch.autograd.Function):
         post = torch.addcmul(static_post, dynamic[1], scale[1])
         res = torch.addcmul(static_res, dynamic[2:].transpose(0, 1), scale[0], out=x.new_empty(tokens, n, n))
         ctx.save_for_backward(stream, weight, scale, inverse, normalised, dynamic, pre)
-        return weighted_sum(x, pre).to(stream.dtype), pre, post, res
+        hidden = weighted_sum(x, pre).to(stream.dtype)
+        return (
+            shaped(hidden, *lead, width),
+            shaped(pre, *lead, n),
+            shaped(post, *lead, n),
+            shaped(res, *lead, n, n),
+        )
 
     @staticmethod
     @once_differentiable
@@ -48,8 +55,12 @@ class _Read(torch.autograd.Function):
     ) -> tuple[Tensor | None, ...]:
         stream, weight, scale, inverse, normalised, dynamic, pre = ctx.saved_tensors
         with without_autocast(stream):
-            x, hidden = widened(stream), widened(grad_hidden).unsqueeze(1)
-            tokens, n, width = x.shape
+            n, width = stream.shape[-2:]
+            x = widened(stream).reshape(-1, n, width)
+            tokens = len(x)
+            hidden = widened(grad_hidden).reshape(tokens, 1, width)
+            grad_pre, grad_post = grad_pre.reshape(tokens, n), grad_post.reshape(tokens, n)
+            grad_res = grad_res.reshape(tokens, n, n)
             flat = x.view(tokens * n, width)
             grad = torch.empty_like(dynamic)
             torch.add(grad_pre, (x * hidden).sum(-1), out=grad[0])
@@ -65,7 +76,7 @@ class _Read(torch.autograd.Function):
             grad_x.addcmul_(pre.unsqueeze(2), hidden)
             grad_weight = torch.mm(raw, flat)
         static = grad_static[0], grad_static[1], grad_static[2:]
-        return grad_x.to(stream.dtype), None, grad_weight, *static, *grad_scale
+        return grad_x.to(stream.dtype).view(stream.shape), None, grad_weight, *static, *grad_scale
 
 
 def hc_read(
@@ -81,9 +92,8 @@ def hc_read(
         hidden [..., C] in the dtype of `stream`; pre [..., n], post [..., n] and res [..., n, n] in fp32
         at least.
     """
-    lead, (n, width) = stream.shape[:-2], stream.shape[-2:]
     with without_autocast(stream):
         hidden, pre, post, res = _Read.apply(  # type: ignore[no-untyped-call]
-            stream.reshape(-1, n, width), epsilon, weight, *static, *scale
+            stream, epsilon, weight, *static, *scale
         )
-    return hidden.view(*lead, width), pre.view(*lead, n), post.view(*lead, n), res.view(*lead, n, n)
+    return hidden, pre, post, res

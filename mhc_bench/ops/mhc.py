@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from mhc_bench.ops.precision import widened, without_autocast
+from mhc_bench.ops.precision import shaped, widened, without_autocast
 from mhc_bench.ops.sinkhorn import SinkhornTrace, sinkhorn_backward, sinkhorn_forward
 from mhc_bench.ops.streams import weighted_sum
 
@@ -25,8 +25,9 @@ class _Read(torch.autograd.Function):
     def forward(
         ctx: Any, stream: Tensor, iterations: int, epsilon: float, *parameters: Tensor
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        x = widened(stream)
-        tokens, n, width = x.shape
+        lead, (n, width) = stream.shape[:-2], stream.shape[-2:]
+        x = widened(stream).reshape(-1, n, width)
+        tokens = len(x)
         phi, bias, gates = _joined(parameters, n, x.dtype)
         flat = x.view(tokens, n * width)
         inverse = torch.rsqrt(torch.linalg.vector_norm(flat, dim=1).square_().div_(n * width).add_(epsilon))
@@ -37,7 +38,13 @@ class _Read(torch.autograd.Function):
         pre, post = sigma[:n].T.contiguous(), (2 * sigma[n:]).T.contiguous()
         res = trace.matrix.permute(2, 0, 1).contiguous()
         ctx.save_for_backward(stream, phi, gates, inverse, normalised, sigma, pre, *trace)
-        return weighted_sum(x, pre).to(stream.dtype), pre, post, res
+        hidden = weighted_sum(x, pre).to(stream.dtype)
+        return (
+            shaped(hidden, *lead, width),
+            shaped(pre, *lead, n),
+            shaped(post, *lead, n),
+            shaped(res, *lead, n, n),
+        )
 
     @staticmethod
     @once_differentiable
@@ -46,15 +53,14 @@ class _Read(torch.autograd.Function):
     ) -> tuple[Tensor | None, ...]:
         stream, phi, gates, inverse, normalised, sigma, pre, *trace = ctx.saved_tensors
         with without_autocast(stream):
-            x, hidden = widened(stream), widened(grad_hidden).unsqueeze(1)
-            tokens, n, width = x.shape
+            n, width = stream.shape[-2:]
+            x = widened(stream).reshape(-1, n, width)
+            tokens = len(x)
+            hidden = widened(grad_hidden).reshape(tokens, 1, width)
+            grad_pre = grad_pre.reshape(tokens, n) + (x * hidden).sum(-1)
+            grad_maps = grad_pre, grad_post.reshape(tokens, n), grad_res.reshape(tokens, n, n)
+            grad = _logit_gradient(grad_maps, sigma, SinkhornTrace(*trace))
             flat = x.view(tokens, n * width)
-            grad = torch.empty_like(normalised)
-            grad[:n] = torch.add(grad_pre, (x * hidden).sum(-1)).T
-            torch.mul(grad_post.T, 2, out=grad[n : 2 * n])
-            grad[: 2 * n].mul_(sigma).addcmul_(grad[: 2 * n], sigma, value=-1)
-            res = sinkhorn_backward(grad_res.permute(1, 2, 0), SinkhornTrace(*trace))
-            grad[2 * n :] = res.view(n * n, tokens)
             weighted = grad * normalised
             radial = (gates @ weighted).mul_(inverse.square()).div_(-n * width)
             raw = (grad * gates.unsqueeze(1)).mul_(inverse)
@@ -64,7 +70,19 @@ class _Read(torch.autograd.Function):
             grad_phi = torch.split(torch.mm(raw, flat), sizes)
             grad_bias = torch.split(grad.sum(1), sizes)
             grad_alpha = [part.sum().view(1) for part in torch.split(weighted.sum(1), sizes)]
-        return grad_x.to(stream.dtype), None, None, *grad_phi, *grad_bias, *grad_alpha
+        return grad_x.to(stream.dtype).view(stream.shape), None, None, *grad_phi, *grad_bias, *grad_alpha
+
+
+def _logit_gradient(grad_maps: Triple, sigma: Tensor, trace: SinkhornTrace) -> Tensor:
+    """[K, N] from the gradients of pre [N, n], post [N, n] and res [N, n, n]; sigma [2n, N] of the first two."""
+    grad_pre, grad_post, grad_res = grad_maps
+    tokens, n = grad_pre.shape
+    grad = sigma.new_empty(2 * n + n * n, tokens)
+    grad[:n] = grad_pre.T
+    torch.mul(grad_post.T, 2, out=grad[n : 2 * n])
+    grad[: 2 * n].mul_(sigma).addcmul_(grad[: 2 * n], sigma, value=-1)
+    grad[2 * n :] = sinkhorn_backward(grad_res.permute(1, 2, 0), trace).view(n * n, tokens)
+    return grad
 
 
 def _joined(parameters: tuple[Tensor, ...], n: int, dtype: torch.dtype) -> Triple:
@@ -91,9 +109,8 @@ def mhc_read(
         hidden [..., C] in the dtype of `stream`; pre [..., n], post [..., n] and res [..., n, n] in fp32
         at least.
     """
-    lead, (n, width) = stream.shape[:-2], stream.shape[-2:]
     with without_autocast(stream):
         hidden, pre, post, res = _Read.apply(  # type: ignore[no-untyped-call]
-            stream.reshape(-1, n, width), iterations, epsilon, *phi, *bias, *alpha
+            stream, iterations, epsilon, *phi, *bias, *alpha
         )
-    return hidden.view(*lead, width), pre.view(*lead, n), post.view(*lead, n), res.view(*lead, n, n)
+    return hidden, pre, post, res

@@ -13,6 +13,12 @@ def widened(x: Tensor) -> Tensor:
     return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
+def shaped(x: Tensor, *shape: int) -> Tensor:
+    """`x` in another shape, as a result of its own: FSDP2 warns of modules that return views."""
+    result: Tensor = torch.ops.aten._unsafe_view(x, shape)
+    return result
+
+
 def without_autocast(x: Tensor) -> AbstractContextManager[object]:
     """Autocast off for the device of `x`; nothing where it is off anyway (or unknown: meta tensors)."""
     kind = x.device.type

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from mhc_bench.ops.precision import widened, without_autocast
+from mhc_bench.ops.precision import shaped, widened, without_autocast
 
 
 def weighted_sum(streams: Tensor, weights: Tensor) -> Tensor:
@@ -28,30 +28,43 @@ class _Write(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, stream: Tensor, update: Tensor, post: Tensor, res: Tensor) -> Tensor:
         ctx.save_for_backward(stream, update, post, res)
-        mixed = torch.bmm(res, widened(stream))
-        return mixed.addcmul_(post.unsqueeze(2), widened(update).unsqueeze(1)).to(stream.dtype)
+        x, added, post, res = _flat(stream, update, post, res)
+        mixed = torch.bmm(res, x).addcmul_(post.unsqueeze(2), added.unsqueeze(1))
+        return shaped(mixed.to(stream.dtype), *stream.shape)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         stream, update, post, res = ctx.saved_tensors
         with without_autocast(grad):
-            grad = widened(grad).contiguous()  # an expanded gradient would send bmm down its slow path
-            grad_stream = torch.bmm(res.transpose(1, 2), grad)
-            grad_res = torch.bmm(grad, widened(stream).transpose(1, 2))
-            grad_update = weighted_sum(grad, post)
-            grad_post = (grad * widened(update).unsqueeze(1)).sum(2)
-        return grad_stream.to(stream.dtype), grad_update.to(update.dtype), grad_post, grad_res
+            x, added, flat_post, flat_res = _flat(stream, update, post, res)
+            # an expanded gradient would send bmm down its slow path
+            grad = widened(grad).contiguous().view(x.shape)
+            grad_stream = torch.bmm(flat_res.transpose(1, 2), grad).to(stream.dtype)
+            grad_update = weighted_sum(grad, flat_post).to(update.dtype)
+            grad_post = (grad * added.unsqueeze(1)).sum(2)
+            grad_res = torch.bmm(grad, x.transpose(1, 2))
+        return (
+            grad_stream.view(stream.shape),
+            grad_update.view(update.shape),
+            grad_post.view(post.shape),
+            grad_res.view(res.shape),
+        )
+
+
+def _flat(stream: Tensor, update: Tensor, post: Tensor, res: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """The four with one token axis, in fp32 at least."""
+    n, width = stream.shape[-2:]
+    return (
+        widened(stream).reshape(-1, n, width),
+        widened(update).reshape(-1, width),
+        post.reshape(-1, n),
+        res.reshape(-1, n, n),
+    )
 
 
 def write(stream: Tensor, update: Tensor, post: Tensor, res: Tensor) -> Tensor:
     """`reference.write`, faster: the result has the dtype of `stream`, the arithmetic is fp32 at least."""
-    n, width = stream.shape[-2:]
     with without_autocast(stream):
-        flat: Tensor = _Write.apply(  # type: ignore[no-untyped-call]
-            stream.reshape(-1, n, width),
-            update.reshape(-1, width),
-            post.reshape(-1, n),
-            res.reshape(-1, n, n),
-        )
-    return flat.view(stream.shape)
+        written: Tensor = _Write.apply(stream, update, post, res)  # type: ignore[no-untyped-call]
+    return written

@@ -51,4 +51,5 @@ def effective_rank(streams: Tensor) -> Tensor:
     """[...]: exp of the entropy of the normalised singular values of [..., n, C], from 1 (copies) to n."""
     singular = torch.linalg.svdvals(streams)
     share = singular / singular.sum(-1, keepdim=True)
-    return torch.special.entr(share).sum(-1).exp()
+    entropy: Tensor = torch.special.entr(share).sum(-1)
+    return entropy.exp()

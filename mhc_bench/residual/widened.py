@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from typing import NamedTuple
 
+import torch
 from torch import Tensor
 
 from mhc_bench.ops.streams import write
@@ -38,7 +39,8 @@ class WidenedConnection(ResidualConnection):
         """The sublayer's input [B, T, C] and the maps pre, post and res of a stream [B, T, n, C]."""
 
     def expand(self, hidden: Tensor) -> Tensor:
-        return hidden.unsqueeze(-2).repeat_interleave(self.streams, dim=-2)
+        copies = hidden.unsqueeze(-2).expand(*hidden.shape[:-1], self.streams, self.width)
+        return copies.clone(memory_format=torch.contiguous_format)
 
     def read(self, stream: Tensor) -> tuple[Tensor, Carry]:
         hidden, _, post, res = self.read_maps(stream)
