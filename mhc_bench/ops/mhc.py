@@ -74,7 +74,7 @@ class _Read(torch.autograd.Function):
 
 
 def _logit_gradient(grad_maps: Triple, sigma: Tensor, trace: SinkhornTrace) -> Tensor:
-    """[K, N] from the gradients of pre [N, n], post [N, n] and res [N, n, n]; sigma [2n, N] of the first two."""
+    """[K, N] from the gradients of pre [N, n], post [N, n], res [N, n, n]; sigma is [2n, N], pre and post."""
     grad_pre, grad_post, grad_res = grad_maps
     tokens, n = grad_pre.shape
     grad = sigma.new_empty(2 * n + n * n, tokens)
