@@ -18,6 +18,26 @@ from tiny_runs import tiny_run, write_corpus
 from mhc_bench.config import RunConfig
 from mhc_bench.training import TrainingSummary, fit
 
+EXPERTS = {
+    "hidden_size": 16,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "num_key_value_heads": 2,
+    "intermediate_size": 32,
+    "q_lora_rank": None,
+    "kv_lora_rank": 8,
+    "qk_nope_head_dim": 4,
+    "qk_rope_head_dim": 4,
+    "v_head_dim": 8,
+    "first_k_dense_replace": 1,
+    "moe_intermediate_size": 16,
+    "n_routed_experts": 4,
+    "num_experts_per_tok": 2,
+    "n_shared_experts": 1,
+    "n_group": 1,
+    "topk_group": 1,
+}
+"""A DeepSeek-V3 with latent attention and routed experts."""
 VARIANTS = ("baseline", "hc", "mhc")
 STEPS = 12
 FP32_TOLERANCE = 5e-6
@@ -62,6 +82,8 @@ def trained(corpus: Path, folder: Path, devices: int) -> Callable[[int], dict[st
             runs[variant] = fit(sharded(corpus, variant, devices), folder / f"{variant}-{devices}")
         rounded = sharded(corpus, "mhc", devices, training__precision="bf16")
         runs["mhc-bf16"] = fit(rounded, folder / f"mhc-bf16-{devices}")
+        experts = sharded(corpus, "mhc", devices, 4, model__family="deepseek_v3", model__backbone=EXPERTS)
+        runs["mhc-experts"] = fit(experts, folder / f"mhc-experts-{devices}")
         parts = sharded(corpus, "mhc", devices, hardware__rows_per_device=1)
         runs["mhc-parts"] = fit(parts, folder / f"mhc-parts-{devices}")
         return runs
@@ -97,7 +119,7 @@ def test_one_sharded_rank_computes_the_bits_of_a_plain_run(
     assert losses_of(one) == losses_of(plain) and one.gradient_norm == plain.gradient_norm
 
 
-@pytest.mark.parametrize("name", [*VARIANTS, "mhc-parts"])
+@pytest.mark.parametrize("name", [*VARIANTS, "mhc-parts", "mhc-experts"])
 def test_two_ranks_train_as_one(shared: Shared, name: str) -> None:
     one, two = shared.runs[name]
     assert losses_of(two) == pytest.approx(losses_of(one), abs=FP32_TOLERANCE)

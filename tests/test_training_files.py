@@ -97,7 +97,7 @@ def test_progress_is_written_at_most_once_a_second_and_removed_at_the_end(tmp_pa
         "tokens_per_second": 100.0,
         "seconds_left": 9.0,
     }
-    progress.stop()
+    progress.stop(2)
     assert list(tmp_path.iterdir()) == []
 
 

@@ -52,9 +52,11 @@ KNOWN_WARNINGS = (
     r".*`ModelParallelStrategy` is an experimental.*",
     r".*exists and is not empty.*",
     r".*returned a view tensor.*",
+    r".*DTensor random operators may not have complete support.*",
     r".*isinstance\(treespec, LeafSpec\).*",
 )
-"""About what is meant: workers, a position that comes from the step, FSDP2, streams expanded as views."""
+"""About what is meant: workers, a position that comes from the step, FSDP2, streams expanded as views, and
+buffers of sharded modules made anew (the parameters are filled afterwards)."""
 
 
 def fit(config: RunConfig, run_dir: Path, *, quiet: bool = False) -> TrainingSummary:

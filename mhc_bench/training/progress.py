@@ -57,7 +57,8 @@ class RunProgress:
             },
         )
 
-    def stop(self) -> None:
-        """Leave the bar as it is and remove the file."""
+    def stop(self, step: int) -> None:
+        """Leave the bar at `step` and remove the file."""
+        self._bar.update(self._task, completed=step)
         self._bar.stop()
         self._path.unlink(missing_ok=True)

@@ -134,4 +134,4 @@ class Recorder(L.Callback):
         if self.table is not None:
             self.table.close()
         if self.progress is not None:
-            self.progress.stop()
+            self.progress.stop(self.clock.step)
