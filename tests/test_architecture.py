@@ -28,7 +28,16 @@ MAY_IMPORT = {
     "config": {"provenance"},
     "provenance": set(),
 }
-HEAVY = {"torch", "lightning", "pytorch_lightning", "transformers", "lm_eval", "pandas", "matplotlib", "scipy"}
+HEAVY = {
+    "torch",
+    "lightning",
+    "pytorch_lightning",
+    "transformers",
+    "lm_eval",
+    "pandas",
+    "matplotlib",
+    "scipy",
+}
 
 
 def part_of(path: Path) -> str:
@@ -80,7 +89,9 @@ def test_no_module_is_over_400_lines(path: Path) -> None:
     assert len(path.read_text(encoding="utf-8").splitlines()) <= 400
 
 
-@pytest.mark.parametrize("module", ["mhc_bench", "mhc_bench.cli", "mhc_bench.config", "mhc_bench.suite.listing"])
+@pytest.mark.parametrize(
+    "module", ["mhc_bench", "mhc_bench.cli", "mhc_bench.config", "mhc_bench.suite.listing"]
+)
 def test_light_modules_load_no_heavy_library(module: str) -> None:
     code = f"import sys, {module}; print(sorted({HEAVY!r} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -13,7 +13,7 @@ _OTHER = {"he": "she", "she": "he"}
 
 
 class Hella(Family):
-    """`loza is retaing . she begos . she poles . ...`: the six steps of an activity. Key: name and activity."""
+    """`loza is retaing . she begos . she poles ...`: the six steps of an activity. Key: name and activity."""
 
     name: ClassVar[str] = "hella"
 
