@@ -1,4 +1,4 @@
-"""A residual connection that builds and then fails in its first forward pass: for the tests of the suite runner."""
+"""A residual connection that builds and fails in its first forward pass, to test the suite runner with."""
 
 from __future__ import annotations
 

@@ -62,10 +62,7 @@ MODULES = sorted(path for path in PACKAGE.rglob("*.py") if part_of(path) not in 
 @pytest.mark.parametrize("path", MODULES, ids=lambda path: path.relative_to(PACKAGE).as_posix())
 def test_each_module_imports_only_what_its_part_may(path: Path) -> None:
     part = part_of(path)
-    if part in LEAVES:
-        allowed = LEAVES
-    else:
-        allowed = MAY_IMPORT[part] | LEAVES | {part}
+    allowed = LEAVES if part in LEAVES else MAY_IMPORT[part] | LEAVES | {part}
     for name in imported(path):
         if name.startswith("mhc_bench."):
             assert name.split(".")[1] in allowed, f"{part} imports {name}"

@@ -47,7 +47,11 @@ def test_the_leaderboard_names_every_variant_and_family(finished: Path) -> None:
     text = page.read_text(encoding="utf-8")
     for word in ("baseline", "hc", "mhc", "world_trivia", "world_bbh", "one seed, no interval"):
         assert word in text
-    assert {path.name for path in page.parent.iterdir()} >= {"leaderboard.csv", "leaderboard.json", "loss.png"}
+    assert {path.name for path in page.parent.iterdir()} >= {
+        "leaderboard.csv",
+        "leaderboard.json",
+        "loss.png",
+    }
 
 
 def test_records_hold_no_path_of_the_machine(finished: Path) -> None:

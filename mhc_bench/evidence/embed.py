@@ -11,7 +11,7 @@ from mhc_bench.files import write_text
 
 
 def embed(folders: list[Path], figures: Path, document: Path) -> None:
-    """Replace what stands between `<!-- leaderboard:SUITE -->` and `<!-- /leaderboard:SUITE -->` in `document`.
+    """Put the page's head between `<!-- leaderboard:SUITE -->` and `<!-- /leaderboard:SUITE -->`.
 
     Args:
         folders: where the records are.

@@ -133,8 +133,8 @@ def publish(folder: Path, path: Path) -> None:
     shutil.copyfile(source, path)
 
 
-def single_run(name: str, overrides: list[str]) -> RunConfig:
-    """The one run that `variant=`, `seed=` and, for a study, `arm=` select.
+def single_run(name: str, overrides: list[str]) -> tuple[SuiteConfig, RunConfig]:
+    """The one run of a suite that `variant=`, `seed=` and, for a study, `arm=` select.
 
     Raises:
         UsageError: when they are missing.
@@ -148,21 +148,22 @@ def single_run(name: str, overrides: list[str]) -> RunConfig:
             f"train needs variant= and seed=, such as: mhc-bench train {name} variant=mhc seed=0"
         )
     chosen = [f"{keys[key]}=[{value}]" for key, _, value in pairs if key in keys]
-    runs = run_configs(load_suite(name, [*rest, *chosen]))
+    suite = load_suite(name, [*rest, *chosen])
+    runs = run_configs(suite)
     if len(runs) > 1:
         raise UsageError(f"{name} is a study: train needs arm=, one of {', '.join(run.arm for run in runs)}")
-    return runs[0]
+    return suite, runs[0]
 
 
 def train(name: str, overrides: list[str], root: Path) -> int:
     """One training run; where its suite has no tasks, its record too."""
-    each = single_run(name, overrides)
+    suite, each = single_run(name, overrides)
     folder = run_folder(root, each)
     check_same_run(each, folder)
     if is_first_rank():
         preflight([each])
         save_run_config(each, folder)
-        write_origin(folder, shlex.join(["mhc-bench", "train", name, *overrides]), overrides, "")
+        write_origin(folder, shlex.join(["mhc-bench", "train", name, *overrides]), overrides, suite.note)
     train_run(each, folder)
     if not is_first_rank():
         return 0
