@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import NoReturn
 
@@ -67,6 +68,7 @@ def _parser() -> Parser:
         prog="mhc-bench",
         description="Which residual connection should the next language model use, and what does it cost?",
         epilog="Every command takes --debug to show the traceback of an error.",
+        formatter_class=partial(argparse.HelpFormatter, max_help_position=20),
     )
     parser.add_argument("--version", action="store_true", help="print the version and exit")
     parser.set_defaults(call=_version)

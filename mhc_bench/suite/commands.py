@@ -37,7 +37,7 @@ from mhc_bench.suite.record import record_run, write_origin
 from mhc_bench.suite.report import Reporter
 from mhc_bench.suite.runner import missing_runs, run_missing, slots
 from mhc_bench.suite.state import EVALUATION_FILE, RECORD_FILE, TRAINING_FILE, RunState, read_state
-from mhc_bench.suite.worker import complete_run, evaluate_run, is_first_rank, train_run
+from mhc_bench.suite.worker import complete_run, evaluable, evaluate_run, is_first_rank, locked, train_run
 
 
 def run(name: str, overrides: list[str], root: Path, dry_run: bool, records: Path | None) -> int:
@@ -164,12 +164,13 @@ def train(name: str, overrides: list[str], root: Path) -> int:
         preflight([each])
         save_run_config(each, folder)
         write_origin(folder, shlex.join(["mhc-bench", "train", name, *overrides]), overrides, suite.note)
-    train_run(each, folder)
-    if not is_first_rank():
-        return 0
-    if not each.evaluation.tasks and not (folder / RECORD_FILE).exists():
-        record_run(each, folder)
-    Console().print(f"trained: {folder}", highlight=False)
+    with locked(folder):
+        train_run(each, folder)
+        if not is_first_rank():
+            return 0
+        if not (evaluable(each, folder) or read_state(folder).finished):
+            record_run(each, folder)
+    Console().print(f"trained: {folder}", highlight=False, soft_wrap=True)
     return 0
 
 
@@ -184,6 +185,8 @@ def evaluate(folder: Path, overrides: list[str]) -> int:
         place = folder / "evaluations" / each.protocol_id
     if not each.evaluation.tasks:
         raise UsageError(f"suite {each.suite} has no tasks: name some, such as evaluation.tasks=[mhc_world]")
+    if not evaluable(each, folder):
+        raise RunError(f"{folder} diverged: there is nothing to evaluate")
     evaluate_run(each, folder, place)
     if not overrides:
         complete_run(each, folder)

@@ -58,13 +58,16 @@ def variants() -> Rows:
 
 def models() -> Rows:
     """Shipped models with the comment at the head of their files."""
-    return [{"model": name, "about": _comment("models", name)} for name in part_names("models")]
+    return [
+        {"model": name, "about": _comment(configs_dir() / "models" / f"{name}.yaml")}
+        for name in part_names("models")
+    ]
 
 
 def tasks() -> Rows:
     """Shipped lm-eval tasks and groups: the YAML files under `tasks/` by the name that each declares."""
     found = (path for path in sorted(tasks_dir().rglob("*.yaml")) if not path.name.startswith("_"))
-    return [{"task": path.stem, "folder": path.parent.name} for path in found]
+    return [{"task": path.stem, "about": _comment(path)} for path in found]
 
 
 def found_runs(root: Path) -> Rows:
@@ -81,7 +84,7 @@ def _text(part: dict[str, object]) -> str:
     return str(part.get("description", ""))
 
 
-def _comment(folder: str, name: str) -> str:
-    lines = (configs_dir() / folder / f"{name}.yaml").read_text(encoding="utf-8").splitlines()
-    head = [line.removeprefix("#").strip() for line in lines if line.startswith("#")]
-    return head[0] if head else ""
+def _comment(path: Path) -> str:
+    """The first line of the comment at the head of a file."""
+    head = path.read_text(encoding="utf-8").partition("\n")[0]
+    return head.removeprefix("#").strip() if head.startswith("#") else ""

@@ -22,7 +22,7 @@ LOCK_FILE = ".lock"
 
 def complete_run(run: RunConfig, folder: Path) -> None:
     """Train, evaluate and record what of this is missing. Safe to repeat; one process at a time."""
-    with _locked(folder):
+    with locked(folder):
         if read_state(folder).finished:
             return
         train_run(run, folder)
@@ -41,12 +41,16 @@ def train_run(run: RunConfig, folder: Path) -> None:
 
 def evaluate_run(run: RunConfig, folder: Path, out: Path) -> None:
     """Evaluate a trained run into `out` on its suite's tasks, where it has any; not a diverged run."""
-    trained = read_json(folder / TRAINING_FILE) or {}
-    wanted = run.evaluation.tasks and trained.get("status") == "complete"
-    if wanted and not (out / EVALUATION_FILE).exists():
+    if evaluable(run, folder) and not (out / EVALUATION_FILE).exists():
         from mhc_bench.evaluation import evaluate
 
         evaluate(run, folder, out)
+
+
+def evaluable(run: RunConfig, folder: Path) -> bool:
+    """Whether a trained run has tasks to be evaluated on and weights that are worth it."""
+    trained = read_json(folder / TRAINING_FILE) or {}
+    return bool(run.evaluation.tasks) and trained.get("status") == "complete"
 
 
 def is_first_rank() -> bool:
@@ -55,7 +59,7 @@ def is_first_rank() -> bool:
 
 
 @contextlib.contextmanager
-def _locked(folder: Path) -> Iterator[None]:
+def locked(folder: Path) -> Iterator[None]:
     """Two processes never write one run: the second waits, then finds the work done."""
     if not is_first_rank():
         yield
