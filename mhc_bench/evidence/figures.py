@@ -58,6 +58,8 @@ class Panel:
     curve: str
     label: str
     log: bool
+    framed_from: float = 0.0
+    """The share of training after which all values lie inside the frame; earlier ones may leave it."""
 
 
 @dataclass(frozen=True)
@@ -72,8 +74,9 @@ class FigurePlan:
 PLANS = (
     FigurePlan(
         "loss",
-        "Training loss over steps: mean over seeds, band from the lowest to the highest seed",
-        (Panel(LOSS, "Training loss (nats/token)", False),),
+        "Training loss over steps: mean over seeds, band from the lowest to the highest seed; the frame is "
+        "that of the last nine tenths",
+        (Panel(LOSS, "Training loss (nats/token)", False, framed_from=0.1),),
     ),
     FigurePlan(
         "gain",
@@ -157,8 +160,26 @@ def draw(board: Board, plan: FigurePlan) -> Figure:
             axes.set_xlabel("Step")
         if row == 0:
             axes.set_title(_title(board, board.arms[column]), fontsize=9)
+    for panel, axes in zip(plan.panels, grid[:, 0], strict=True):
+        if (frame := _frame(board, panel)) is not None:
+            axes.set_ylim(*frame)  # shared by the row
     figure.legend(handles=_legend(board, look), loc="outside upper center", ncols=5, frameon=False)
     return figure
+
+
+def _frame(board: Board, panel: Panel) -> tuple[float, float] | None:
+    """The range of the values after the panel's share of training, with a margin; None to show all."""
+    curves = [curve for arm in board.arms for record in arm.records if (curve := record.curve(panel.curve))]
+    late = [
+        value
+        for curve in curves
+        for step, value in zip(curve.steps, curve.values, strict=True)
+        if value is not None and step >= panel.framed_from * curve.steps[-1]
+    ]
+    if not late or not panel.framed_from:
+        return None
+    margin = 0.05 * (max(late) - min(late)) or 0.05
+    return min(late) - margin, max(late) + margin
 
 
 def _legend(board: Board, look: Mapping[str, Style]) -> list[Line2D]:
