@@ -10,6 +10,7 @@ import pytest
 
 from mhc_bench.config import (
     GROUPS,
+    TrainingConfig,
     check_same_run,
     load_run_config,
     load_suite,
@@ -19,6 +20,7 @@ from mhc_bench.config import (
     run_configs,
     save_run_config,
 )
+from mhc_bench.config.schema import ADDED_LATER
 from mhc_bench.errors import RunError, UsageError
 from mhc_bench.resources import configs_dir
 
@@ -127,6 +129,18 @@ def test_the_protocol_id_ignores_hardware_seeds_names_and_logging_but_no_field_o
     assert protocol_id(suite) == protocol_id(same)
     for change in ("training.steps=31", "optimizer.clip=2.0", "model=llama-d64-l4", "data.world_seed=1"):
         assert protocol_id(load_suite("smoke", [change])) != protocol_id(suite)
+
+
+def test_a_field_added_later_changes_no_id_until_it_is_used() -> None:
+    @dataclasses.dataclass
+    class Grown(TrainingConfig):
+        novelty: int = dataclasses.field(default=3, metadata=ADDED_LATER)
+
+    suite = load_suite("smoke")
+    grown = dataclasses.replace(suite, training=Grown(**dataclasses.asdict(suite.training)))
+    assert protocol_id(grown) == protocol_id(suite)
+    used = dataclasses.replace(suite, training=Grown(**dataclasses.asdict(suite.training), novelty=4))
+    assert protocol_id(used) != protocol_id(suite)
 
 
 def test_the_cost_id_tells_hardware_apart() -> None:

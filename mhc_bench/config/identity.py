@@ -7,7 +7,7 @@ import hashlib
 import json
 from typing import Any
 
-from mhc_bench.config.schema import HardwareConfig, Protocol
+from mhc_bench.config.schema import ADDED_LATER_KEY, HardwareConfig, Protocol
 
 PROTOCOL_VERSION = 1
 """Raised when the meaning of a protocol changes while its fields do not (see docs/architecture.md)."""
@@ -21,16 +21,31 @@ def digest(content: object) -> str:
 
 
 def protocol_fields(protocol: Protocol) -> dict[str, Any]:
-    """The fields that enter the protocol id: those of `Protocol`, whatever the subclass adds."""
+    """The fields of `Protocol` as plain values, whatever the subclass adds."""
     names = [field.name for field in dataclasses.fields(Protocol)]
     return {name: dataclasses.asdict(getattr(protocol, name)) for name in names}
 
 
+def identifying(part: Any) -> dict[str, Any]:
+    """A configuration's fields as plain values, without later additions that stand at their default.
+
+    So a field that is added with `metadata=ADDED_LATER` leaves the ids of published records what they are.
+    """
+    values = {}
+    for field in dataclasses.fields(part):
+        value = getattr(part, field.name)
+        if field.metadata.get(ADDED_LATER_KEY) and value == field.default:
+            continue
+        values[field.name] = identifying(value) if dataclasses.is_dataclass(value) else value
+    return values
+
+
 def protocol_id(protocol: Protocol) -> str:
     """Digest of all that variants share and that can change a result. Names, notes and seeds stay out."""
-    return digest({"version": PROTOCOL_VERSION, **protocol_fields(protocol)})
+    parts = {field.name: identifying(getattr(protocol, field.name)) for field in dataclasses.fields(Protocol)}
+    return digest({"version": PROTOCOL_VERSION, **parts})
 
 
 def cost_id(protocol: Protocol, hardware: HardwareConfig) -> str:
     """Digest of the protocol and of where it runs: times and memory compare only within one."""
-    return digest({"protocol": protocol_id(protocol), "hardware": dataclasses.asdict(hardware)})
+    return digest({"protocol": protocol_id(protocol), "hardware": identifying(hardware)})

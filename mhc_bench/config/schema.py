@@ -7,6 +7,10 @@ from typing import Any, Literal
 
 from omegaconf import MISSING
 
+ADDED_LATER_KEY = "added_later"
+ADDED_LATER = {ADDED_LATER_KEY: True}
+"""Metadata of a field that came after records were published: at its default it leaves their ids alone."""
+
 
 @dataclass
 class InitialisationConfig:
