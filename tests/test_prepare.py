@@ -164,6 +164,15 @@ def test_parquet_gives_the_same_shards_and_documents_as_lines(source: Path, tmp_
         prepared(folder, tmp_path / "three")
 
 
+def test_a_null_is_an_empty_text_and_half_a_character_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "lines.jsonl"
+    path.write_text('{"text": null}\n\n{"text": "one"}\n')
+    assert [d.text for d in read_documents(str(path), [])] == ["one"]
+    path.write_text('{"text": "fine \\ud83d\\ude00"}\n{"text": "half \\ud83d"}\n')
+    with pytest.raises(UsageError, match=r"line 2 of 'lines\.jsonl' holds half of a character"):
+        read_documents(str(path), [])
+
+
 def test_the_text_source_reads_parquet(tmp_path: Path) -> None:
     path = tmp_path / "docs.parquet"
     pq.write_table(pa.table({"text": [f"document {n} of several" for n in range(40)]}), path)

@@ -187,6 +187,11 @@ def test_shards_of_something_else_are_refused(
         open_source(config(Path(made[0].source), made[2], **{field: value}))
 
 
+def test_shards_open_where_their_source_is_not(made: tuple[ShardsConfig, Manifest, Path]) -> None:
+    elsewhere = config(Path("some/other/place/source"), made[2])
+    assert open_source(elsewhere).identity == open_source(made[0]).identity
+
+
 def test_data_that_is_not_prepared_names_the_command(tmp_path: Path) -> None:
     from mhc_bench.config import load_data
 

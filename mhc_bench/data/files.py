@@ -130,7 +130,12 @@ def _field(line: str, name: str, number: int, field: str) -> str:
         content = json.loads(line)[field]
     except (ValueError, KeyError, TypeError) as error:
         raise UsageError(f"line {number} of {name!r} is no JSON object with a field {field!r}") from error
-    return str(content)
+    text = "" if content is None else str(content)
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise UsageError(f"line {number} of {name!r} holds half of a character (a lone surrogate)") from error
+    return text
 
 
 def _parquet_rows(file: Path, name: str, field: str) -> Iterator[Document]:
