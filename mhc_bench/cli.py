@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -101,6 +102,19 @@ def _json(parser: Parser) -> None:
 
 
 def _add_running(verbs: Verbs[Parser]) -> None:
+    prepare = _verb(verbs, "prepare", _prepare, "tokenise data into shards, such as: prepare fineweb-edu")
+    prepare.add_argument("data")
+    _overrides(prepare)
+    prepare.epilog = "key=value: fields of the data configuration, such as path=/data/shards"
+    prepare.add_argument(
+        "--processes",
+        type=int,
+        default=os.cpu_count() or 1,
+        help="processes that tokenise (default: one per core)",
+    )
+    prepare.add_argument(
+        "--shard-tokens", type=int, default=2**27, help="tokens per shard (default: 134217728)"
+    )
     run = _verb(
         verbs, "run", _run, "train, evaluate and collate all that is missing of a suite; safe to repeat"
     )
@@ -160,6 +174,12 @@ def _version(options: argparse.Namespace) -> int:
         return 0
     _parser().print_help()
     return 0
+
+
+def _prepare(options: argparse.Namespace) -> int:
+    from mhc_bench.suite.prepare import run
+
+    return run(options.data, options.overrides, options.processes, options.shard_tokens)
 
 
 def _run(options: argparse.Namespace) -> int:

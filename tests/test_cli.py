@@ -13,7 +13,19 @@ import pytest
 
 from mhc_bench import cli
 
-WORKING = ["run", "train", "eval", "leaderboard", "list", "describe", "plan", "export", "doctor", "bench"]
+WORKING = [
+    "run",
+    "train",
+    "eval",
+    "leaderboard",
+    "list",
+    "describe",
+    "plan",
+    "export",
+    "doctor",
+    "bench",
+    "prepare",
+]
 
 
 def test_help_names_the_working_verbs_and_no_other(capsys: pytest.CaptureFixture[str]) -> None:
@@ -44,6 +56,10 @@ def test_help_names_the_working_verbs_and_no_other(capsys: pytest.CaptureFixture
         (["list", "things"], "things"),
         (["describe", "quck"], "did you mean 'quick'"),
         (["doctor", "a=b"], "takes no overrides"),
+        (["prepare", "world"], "needs no preparation"),
+        (["prepare", "fineweb"], "did you mean 'fineweb-edu'"),
+        (["prepare", "fineweb-edu", "vocabluary=3"], "did you mean 'vocabulary'"),
+        (["prepare", "fineweb-edu", "source=nowhere/at/all"], "does not exist"),
     ],
 )
 def test_wrong_usage_is_one_line_and_exit_code_2_and_writes_nothing(

@@ -3,6 +3,7 @@
 from mhc_bench.config.identity import cost_id, protocol_id
 from mhc_bench.config.load import (
     check_same_run,
+    load_data,
     load_run_config,
     load_suite,
     run_configs,
@@ -22,6 +23,7 @@ from mhc_bench.config.schema import (
     Protocol,
     RunConfig,
     ScheduleConfig,
+    ShardsConfig,
     SuiteConfig,
     TextConfig,
     TokenizerConfig,
@@ -44,6 +46,7 @@ __all__ = [
     "Protocol",
     "RunConfig",
     "ScheduleConfig",
+    "ShardsConfig",
     "SuiteConfig",
     "TextConfig",
     "TokenizerConfig",
@@ -52,6 +55,7 @@ __all__ = [
     "WorldConfig",
     "check_same_run",
     "cost_id",
+    "load_data",
     "load_run_config",
     "load_suite",
     "part_names",

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from mhc_bench.config.schema import (
+    DataConfig,
     HardwareConfig,
     OptimizerConfig,
     Protocol,
+    ShardsConfig,
     SuiteConfig,
     TextConfig,
     TrainingConfig,
@@ -48,12 +50,17 @@ def check_protocol(protocol: Protocol, hardware: HardwareConfig) -> None:
     _require(
         protocol.evaluation.batch_size > 0, "evaluation.batch_size", protocol.evaluation.batch_size, ">= 1"
     )
-    _require(
-        protocol.data.validation_tokens > 0, "data.validation_tokens", protocol.data.validation_tokens, ">= 1"
-    )
-    if isinstance(protocol.data, TextConfig):
-        share = protocol.data.validation_fraction
+    check_data(protocol.data)
+
+
+def check_data(data: DataConfig) -> None:
+    """Sizes and shares that a source can have."""
+    _require(data.validation_tokens > 0, "data.validation_tokens", data.validation_tokens, ">= 1")
+    if isinstance(data, (TextConfig, ShardsConfig)):
+        share = data.validation_fraction
         _require(0 < share < 1, "data.validation_fraction", share, "between 0 and 1")
+    if isinstance(data, ShardsConfig):
+        _require(0 < data.vocabulary <= 2**31, "data.vocabulary", data.vocabulary, "1 to 2147483648")
 
 
 def check_training(training: TrainingConfig) -> None:

@@ -7,7 +7,7 @@ import hashlib
 import json
 from typing import Any
 
-from mhc_bench.config.schema import ADDED_LATER_KEY, HardwareConfig, Protocol
+from mhc_bench.config.schema import ADDED_LATER_KEY, PLACE_KEY, HardwareConfig, Protocol
 
 PROTOCOL_VERSION = 1
 """Raised when the meaning of a protocol changes while its fields do not (see docs/architecture.md)."""
@@ -27,13 +27,15 @@ def protocol_fields(protocol: Protocol) -> dict[str, Any]:
 
 
 def identifying(part: Any) -> dict[str, Any]:
-    """A configuration's fields as plain values, without later additions that stand at their default.
+    """A configuration's fields as plain values, without places and without later additions at their default.
 
     So a field that is added with `metadata=ADDED_LATER` leaves the ids of published records what they are.
     """
     values = {}
     for field in dataclasses.fields(part):
         value = getattr(part, field.name)
+        if field.metadata.get(PLACE_KEY):
+            continue
         if field.metadata.get(ADDED_LATER_KEY) and value == field.default:
             continue
         values[field.name] = identifying(value) if dataclasses.is_dataclass(value) else value

@@ -10,7 +10,7 @@ from typing import Any
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from mhc_bench.config.check import check_protocol, check_suite
+from mhc_bench.config.check import check_data, check_protocol, check_suite
 from mhc_bench.config.identity import cost_id, protocol_fields, protocol_id
 from mhc_bench.config.parts import (
     GROUPS,
@@ -22,8 +22,8 @@ from mhc_bench.config.parts import (
     read_yaml,
     resolve_base,
 )
-from mhc_bench.config.schema import RunConfig, SuiteConfig
-from mhc_bench.config.typed import plain, typed
+from mhc_bench.config.schema import DataConfig, RunConfig, SuiteConfig
+from mhc_bench.config.typed import plain, typed, typed_data
 from mhc_bench.errors import UsageError, choose
 from mhc_bench.files import write_text
 
@@ -45,6 +45,18 @@ def load_suite(name: str, overrides: Iterable[str] = ()) -> SuiteConfig:
     suite = typed(SuiteConfig, merge(content, over), f"suite {name}")
     check_suite(suite)
     return suite
+
+
+def load_data(name: str, overrides: Iterable[str] = ()) -> DataConfig:
+    """A source of tokens by shipped name or `.yaml` path, with overrides of its own fields.
+
+    Raises:
+        UsageError: unknown source, key or value; a value that makes no sense.
+    """
+    content = merge(read_part("data", "data", name), parse_overrides(overrides))
+    data = typed_data(content, f"data {name}")
+    check_data(data)
+    return data
 
 
 def parse_overrides(overrides: Iterable[str]) -> dict[str, Any]:

@@ -10,6 +10,9 @@ from omegaconf import MISSING
 ADDED_LATER_KEY = "added_later"
 ADDED_LATER = {ADDED_LATER_KEY: True}
 """Metadata of a field that came after records were published: at its default it leaves their ids alone."""
+PLACE_KEY = "place"
+PLACE = {PLACE_KEY: True}
+"""Metadata of a field that says where something lies, not what it is: no part of the ids."""
 
 
 @dataclass
@@ -63,7 +66,7 @@ class TokenizerConfig:
 
 @dataclass
 class TextConfig(DataConfig):
-    """Real text from a local file or folder; `.jsonl` files give their field `text`."""
+    """Real text from a local file or folder; `.jsonl` and `.parquet` files give their field `text`."""
 
     kind: str = "text"
     path: str = MISSING
@@ -72,6 +75,37 @@ class TextConfig(DataConfig):
     validation_fraction: float = 0.05
     """Share of the files (by hash of their name and content) kept for validation."""
     tokenizer: TokenizerConfig = field(default_factory=TokenizerConfig)
+
+
+@dataclass
+class ShardsConfig(DataConfig):
+    """Token shards that `mhc-bench prepare` has written: see `docs/data.md`."""
+
+    kind: str = "shards"
+    path: str = field(default="", metadata=PLACE)
+    """The folder of the shards; empty for one in the cache, named after the other fields."""
+    source: str = MISSING
+    """A Hugging Face dataset by name, or a local file or folder (text, `.jsonl`, `.parquet`), or `stdlib`."""
+    subset: str = ""
+    """Hugging Face: the dataset's configuration."""
+    revision: str = ""
+    """Hugging Face: a commit, tag or branch; empty for the newest. The manifest holds the commit."""
+    split: str = "train"
+    """Hugging Face: which split to read."""
+    text_field: str = "text"
+    """The field or column that holds the text."""
+    suffixes: list[str] = field(default_factory=lambda: [".txt", ".md", ".py", ".jsonl", ".parquet"])
+    """Local folder: which files to read."""
+    tokenizer: str = MISSING
+    """`bytes`; `bpe:<vocabulary>`, trained on the source; a `tokenizer.json` or its folder; or a Hub name."""
+    vocabulary: int = MISSING
+    """Rows of the embedding; a published tokenizer may have fewer tokens, never more."""
+    separator: str = ""
+    """The token before each document; empty for the tokenizer's own end-of-sequence token."""
+    attention: Literal["across_documents"] = "across_documents"
+    """Rows hold packed documents, and a token attends to all before it in its row."""
+    validation_fraction: float = 0.005
+    """Share of the documents (by hash of their text) kept for validation."""
 
 
 @dataclass
@@ -216,4 +250,8 @@ class SuiteConfig(Protocol):
     logging: LoggingConfig = field(default_factory=LoggingConfig)
 
 
-DATA_KINDS: dict[str, type[DataConfig]] = {"world": WorldConfig, "text": TextConfig}
+DATA_KINDS: dict[str, type[DataConfig]] = {
+    "world": WorldConfig,
+    "text": TextConfig,
+    "shards": ShardsConfig,
+}

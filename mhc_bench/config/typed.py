@@ -9,10 +9,10 @@ from typing import Any, TypeVar
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import ConfigKeyError, OmegaConfBaseException
 
-from mhc_bench.config.schema import DATA_KINDS, Protocol, RunConfig, SuiteConfig
+from mhc_bench.config.schema import DATA_KINDS, DataConfig, Protocol, RunConfig, SuiteConfig
 from mhc_bench.errors import UsageError, choose, closest
 
-T = TypeVar("T", bound=Protocol)
+T = TypeVar("T", bound=Protocol | DataConfig)
 
 
 def typed(kind: type[T], content: dict[str, Any], where: str) -> T:
@@ -28,6 +28,16 @@ def typed(kind: type[T], content: dict[str, Any], where: str) -> T:
     data = content.get("data")
     if isinstance(data, dict) and "kind" in data:
         node.data = OmegaConf.structured(DATA_KINDS[choose("data kind", str(data["kind"]), DATA_KINDS)])
+    return _complete(kind, node, content, where)
+
+
+def typed_data(content: dict[str, Any], where: str) -> DataConfig:
+    """`content` as an instance of the class of its `kind`; errors as of `typed`."""
+    kind = DATA_KINDS[choose("data kind", str(content.get("kind", "")), DATA_KINDS)]
+    return _complete(kind, OmegaConf.structured(kind), content, where)
+
+
+def _complete(kind: type[T], node: DictConfig, content: dict[str, Any], where: str) -> T:
     merged = _merge(node, content, where)
     missing = sorted(OmegaConf.missing_keys(merged))
     if missing:

@@ -1,4 +1,4 @@
-"""Sources of tokens: the embedded world and real text, and the LightningDataModule over them."""
+"""Sources of tokens: the embedded world, real text, token shards, and the LightningDataModule over them."""
 
 from __future__ import annotations
 
@@ -18,15 +18,20 @@ def open_source(data: DataConfig, cache_dir: Path | None = None) -> TokenSource:
     """The source that `data` describes, tokenised and ready; `cache_dir` None means `default_cache()`.
 
     Raises:
-        UsageError: for an unknown kind, a missing path or too little text.
+        UsageError: for an unknown kind, a missing path, too little text or shards that are not prepared.
+        RunError: for a damaged shard.
     """
-    from mhc_bench.config.schema import DATA_KINDS, TextConfig, WorldConfig
+    from mhc_bench.config.schema import DATA_KINDS, ShardsConfig, TextConfig, WorldConfig
 
     choose("data kind", data.kind, DATA_KINDS)
     if isinstance(data, WorldConfig):
         from mhc_bench.data.world.source import WorldSource
 
         return WorldSource(data)
+    if isinstance(data, ShardsConfig):
+        from mhc_bench.data.shards import ShardSource
+
+        return ShardSource(data, cache_dir or default_cache())
     from mhc_bench.data.text import TextSource
 
     assert isinstance(data, TextConfig)

@@ -24,6 +24,8 @@ _STDLIB_SKIPPED = {
 }
 _STDLIB_LOCAL = ("_sysconfigdata", "sitecustomize", "usercustomize")
 """Modules that a distribution or a build writes: they differ between machines with the same Python."""
+PARQUET_ROWS = 1024
+"""Rows of a Parquet file in memory at a time."""
 
 
 @dataclass(frozen=True)
@@ -45,18 +47,27 @@ def read_documents(path: str, suffixes: list[str]) -> list[Document]:
     Raises:
         UsageError: when the path is missing, holds no text, or a file is not UTF-8.
     """
-    if path == STDLIB:
-        root = Path(sysconfig.get_path("stdlib"))
-        files = [file for file in _tree(root, [".py"]) if _belongs_to_stdlib(file.relative_to(root))]
-    else:
-        root = Path(path).expanduser()
-        files = [root] if root.is_file() else _tree(_existing(root), suffixes)
-        root = root.parent if root.is_file() else root
-    documents = [part for file in files for part in _parts(file, file.relative_to(root).as_posix())]
-    documents = [document for document in documents if document.text.strip()]
+    root, files = text_files(path, suffixes)
+    found = (part for file in files for part in documents_of(file, file.relative_to(root).as_posix()))
+    documents = [document for document in found if document.text.strip()]
     if not documents:
         raise UsageError(f"data.path {path!r} holds no text: expected files ending in {', '.join(suffixes)}")
     return documents
+
+
+def text_files(path: str, suffixes: list[str]) -> tuple[Path, list[Path]]:
+    """The files behind `path` in a fixed order, and the folder that their names are relative to.
+
+    Raises:
+        UsageError: when the path is missing.
+    """
+    if path == STDLIB:
+        root = Path(sysconfig.get_path("stdlib"))
+        return root, [file for file in _tree(root, [".py"]) if _belongs_to_stdlib(file.relative_to(root))]
+    root = Path(path).expanduser()
+    if root.is_file():
+        return root.parent, [root]
+    return root, _tree(_existing(root), suffixes)
 
 
 def _existing(folder: Path) -> Path:
@@ -83,25 +94,65 @@ def _belongs_to_stdlib(name: Path) -> bool:
     return not name.name.startswith(_STDLIB_LOCAL)
 
 
-def _parts(file: Path, name: str) -> Iterator[Document]:
+def documents_of(file: Path, name: str, field: str = "text") -> Iterator[Document]:
+    """The documents of one file: rows of `.parquet`, lines of `.jsonl`, or the whole file.
+
+    Raises:
+        UsageError: a file that is not what its suffix says, or has no such field.
+    """
+    suffix = file.suffix.lower()
+    if suffix == ".parquet":
+        return _parquet_rows(file, name, field)
+    return _json_lines(file, name, field) if suffix == ".jsonl" else _whole(file, name)
+
+
+def _whole(file: Path, name: str) -> Iterator[Document]:
+    yield Document(name, _decoded(file.read_bytes(), f"data file {name!r}"))
+
+
+def _json_lines(file: Path, name: str, field: str) -> Iterator[Document]:
+    with file.open("rb") as handle:
+        for number, line in enumerate(handle, start=1):
+            if line.strip():
+                text = _decoded(line, f"line {number} of {name!r}")
+                yield Document(f"{name}:{number}", _field(text, name, number, field))
+
+
+def _decoded(content: bytes, where: str) -> str:
     try:
-        text = file.read_bytes().decode("utf-8")
+        return content.decode("utf-8")
     except UnicodeDecodeError as error:
-        raise UsageError(f"data file {name!r} is not UTF-8 (byte {error.start}): convert it first") from error
-    if file.suffix.lower() != ".jsonl":
-        yield Document(name, text)
-        return
-    for number, line in enumerate(text.splitlines(), start=1):
-        if line.strip():
-            yield Document(f"{name}:{number}", _field(line, name, number))
+        raise UsageError(f"{where} is not UTF-8 (byte {error.start}): convert it first") from error
 
 
-def _field(line: str, name: str, number: int) -> str:
+def _field(line: str, name: str, number: int, field: str) -> str:
     try:
-        content = json.loads(line)["text"]
+        content = json.loads(line)[field]
     except (ValueError, KeyError, TypeError) as error:
-        raise UsageError(f"line {number} of {name!r} is no JSON object with a field 'text'") from error
-    return str(content)
+        raise UsageError(f"line {number} of {name!r} is no JSON object with a field {field!r}") from error
+    text = "" if content is None else str(content)
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise UsageError(f"line {number} of {name!r} holds half of a character (a lone surrogate)") from error
+    return text
+
+
+def _parquet_rows(file: Path, name: str, field: str) -> Iterator[Document]:
+    from pyarrow import ArrowException
+    from pyarrow.parquet import ParquetFile
+
+    try:
+        with ParquetFile(file) as table:
+            columns = table.schema_arrow.names
+            if field not in columns:
+                raise UsageError(f"{name!r} has no column {field!r}: expected one of {', '.join(columns)}")
+            batches = table.iter_batches(PARQUET_ROWS, columns=[field])
+            texts = (text for batch in batches for text in batch.column(0).to_pylist())
+            for number, text in enumerate(texts, start=1):
+                yield Document(f"{name}:{number}", "" if text is None else str(text))
+    except ArrowException as error:
+        raise UsageError(f"{name!r} is not readable as Parquet: {' '.join(str(error).split())}") from error
 
 
 def fingerprint(path: str, documents: Iterable[Document]) -> str:

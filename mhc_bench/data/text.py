@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import functools
 import hashlib
-import json
 import platform
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -15,16 +13,13 @@ import numpy.typing as npt
 
 from mhc_bench.config.schema import TextConfig, TokenizerConfig
 from mhc_bench.data.files import STDLIB, Document, fingerprint, read_documents, split
-from mhc_bench.data.order import permutation
 from mhc_bench.data.source import Row
-from mhc_bench.errors import UsageError
+from mhc_bench.data.tokenizer import BYTES, EOS, PAD, train_byte_level
+from mhc_bench.data.windows import count_windows, training_start, validation_starts
 from mhc_bench.files import atomic_path, write_text
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
-
-PAD, EOS = "<pad>", "<eos>"
-BYTES = 256
 
 
 class TextSource:
@@ -59,17 +54,13 @@ class TextSource:
 
     def train_row(self, seed: int, index: int, length: int) -> Row:
         """Row `index`: every window of the training tokens once per epoch, in an order of (seed, epoch)."""
-        windows = _windows(self._train, length, "training")
-        epoch, place = divmod(index, windows)
-        start = int(_order(seed, epoch, windows)[place]) * (length - 1)
+        start = training_start(seed, index, length, count_windows(len(self._train), length, "training"))
         row: Row = self._train[start : start + length].astype(np.int64)
         return row
 
     def validation_rows(self, length: int) -> npt.NDArray[np.int64]:
         """The first windows of the validation tokens, about `validation_tokens` in all, `[R, length]`."""
-        windows = _windows(self._validation, length, "validation")
-        count = max(1, min(windows, self._validation_tokens // (length - 1)))
-        starts = np.arange(count) * (length - 1)
+        starts = validation_starts(len(self._validation), length, self._validation_tokens)
         rows: npt.NDArray[np.int64] = self._validation[starts[:, None] + np.arange(length)].astype(np.int64)
         return rows
 
@@ -82,21 +73,6 @@ class TextSource:
         return float(sizes[self.validation_rows(length)[:, 1:]].mean())
 
 
-@functools.lru_cache(maxsize=2)
-def _order(seed: int, epoch: int, size: int) -> npt.NDArray[np.int64]:
-    return permutation(seed, epoch, size)
-
-
-def _windows(tokens: npt.NDArray[np.int32], length: int, part: str) -> int:
-    count = (len(tokens) - 1) // (length - 1)
-    if count < 1:
-        raise UsageError(
-            f"data.path has {len(tokens)} {part} tokens: expected at least {length}, one row of "
-            "training.sequence_length + 1"
-        )
-    return count
-
-
 def _source_name(path: str) -> str:
     return f"{STDLIB} of Python {platform.python_version()}" if path == STDLIB else Path(path).name
 
@@ -105,29 +81,9 @@ def _cached_tokenizer(path: Path, train: list[Document], config: TokenizerConfig
     from tokenizers import Tokenizer
 
     if not path.exists():
-        write_text(path, _train_tokenizer(train, config).to_str())
+        size = BYTES + 2 if config.kind == "bytes" else config.vocabulary
+        write_text(path, train_byte_level((document.text for document in train), size).to_str())
     return Tokenizer.from_file(str(path))
-
-
-def _train_tokenizer(train: list[Document], config: TokenizerConfig) -> Tokenizer:
-    """A byte-level BPE; `bytes` is the same without merges."""
-    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-
-    size = BYTES + 2 if config.kind == "bytes" else config.vocabulary
-    if size < BYTES + 2:
-        raise UsageError(f"data.tokenizer.vocabulary is {size}: expected at least {BYTES + 2}")
-    tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.decoder = decoders.ByteLevel()
-    trainer = trainers.BpeTrainer(
-        vocab_size=size,
-        special_tokens=[PAD, EOS],
-        initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
-        show_progress=False,
-    )
-    tokenizer.train_from_iterator((document.text for document in train), trainer=trainer)
-    # truncation, padding and file order aside, the JSON is what identifies a tokenizer
-    return Tokenizer.from_str(json.dumps(json.loads(tokenizer.to_str()), sort_keys=True))
 
 
 def _cached_tokens(path: Path, documents: list[Document], tokenizer: Tokenizer) -> npt.NDArray[np.int32]:
