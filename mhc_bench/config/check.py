@@ -83,6 +83,8 @@ def check_optimizer(optimizer: OptimizerConfig) -> None:
     _require(optimizer.epsilon > 0, "optimizer.epsilon", optimizer.epsilon, "a positive number")
     _require(optimizer.weight_decay >= 0, "optimizer.weight_decay", optimizer.weight_decay, "0 or more")
     _require(clip is None or clip > 0, "optimizer.clip", clip, "a positive number, or null for no clipping")
+    speed = optimizer.balancing_speed
+    _require(0 <= speed < 1, "optimizer.balancing_speed", speed, "0 to below 1")
     _require(schedule.warmup >= 0, "optimizer.schedule.warmup", schedule.warmup, "0 or more")
     _require(0 <= schedule.floor <= 1, "optimizer.schedule.floor", schedule.floor, "0 to 1")
     _require(

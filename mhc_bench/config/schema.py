@@ -114,6 +114,9 @@ class OptimizerConfig:
     clip: float | None = 1.0
     """Largest global gradient norm; null leaves gradients unclipped."""
     schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
+    balancing_speed: float = field(default=0.0, metadata=ADDED_LATER)
+    """Routed experts: what each step adds to a router's correction bias for an expert with less than the
+    mean load over the global batch, and takes from one with more; 0 leaves the biases alone."""
 
 
 @dataclass
