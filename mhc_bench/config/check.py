@@ -120,6 +120,18 @@ def check_hardware(hardware: HardwareConfig, training: TrainingConfig) -> None:
         part,
         f"a divisor of each device's {share} rows, or 0 for all of them",
     )
+    _require(
+        hardware.recompute_sublayers >= 0,
+        "hardware.recompute_sublayers",
+        hardware.recompute_sublayers,
+        "0 or more",
+    )
+    _require(
+        not (hardware.compile and hardware.recompute == "block"),
+        "hardware.compile",
+        hardware.compile,
+        "false with hardware.recompute=block, whose hooks no compiled graph can hold",
+    )
     _require(hardware.side_by_side >= 0, "hardware.side_by_side", hardware.side_by_side, "0 or more")
 
 

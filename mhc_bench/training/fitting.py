@@ -55,9 +55,10 @@ KNOWN_WARNINGS = (
     r".*returned a view tensor.*",
     r".*DTensor random operators may not have complete support.*",
     r".*isinstance\(treespec, LeafSpec\).*",
+    r".*The \.grad attribute of a Tensor that is not a leaf.*",
 )
-"""About what is meant: workers, a position that comes from the step, FSDP2, streams expanded as views, and
-buffers of sharded modules made anew (the parameters are filled afterwards)."""
+"""About what is meant: workers, a position that comes from the step, FSDP2, streams expanded as views,
+buffers of sharded modules made anew (the parameters are filled afterwards), and what compilation looks at."""
 
 
 def fit(config: RunConfig, run_dir: Path, *, quiet: bool = False) -> TrainingSummary:

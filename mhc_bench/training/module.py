@@ -26,6 +26,7 @@ from mhc_bench.model import (
     routers,
     shared_weight_digest,
 )
+from mhc_bench.training.layers import prepare_layers
 from mhc_bench.training.schedule import multiplier
 from mhc_bench.training.sharding import global_gradient_norm, shard
 from mhc_bench.training.validation import TokenLoss
@@ -80,6 +81,7 @@ class ResidualTraining(L.LightningModule):
         if hasattr(self, "model"):
             return
         model, start = build_model(self.config, self.source), self.config.model.initialisation
+        prepare_layers(model, self.config.hardware)
         if self.device_mesh is not None:
             mesh = self.device_mesh["data_parallel"]
             shard(model, mesh, self.trainer.world_size, self.config.training.precision)
