@@ -22,8 +22,10 @@ def show(what: str, overrides: list[str], as_json: bool) -> int:
     content = describe(what, overrides)
     if as_json:
         print(json.dumps(content, indent=1))
-    else:
-        print(OmegaConf.to_yaml(OmegaConf.create(content)).rstrip())
+        return 0
+    if about := content.pop("about", ""):
+        print(f"{about}\n")
+    print(OmegaConf.to_yaml(OmegaConf.create(content)).rstrip())
     return 0
 
 

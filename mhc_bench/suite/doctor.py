@@ -59,7 +59,10 @@ def _python() -> list[Finding]:
 
 
 def _packages() -> list[Finding]:
-    needed = [Requirement(text) for text in requires("mhc-bench") or []]
+    try:
+        needed = [Requirement(text) for text in requires("mhc-bench") or []]
+    except PackageNotFoundError:
+        return [Finding("mhc-bench", "missing", "not installed: pip install --editable . in its folder")]
     return [_package(each) for each in needed if each.marker is None or each.marker.evaluate({"extra": ""})]
 
 
