@@ -12,6 +12,7 @@ from mhc_bench.config import RunConfig
 from mhc_bench.data import TokenSource, open_source
 from mhc_bench.errors import UsageError
 from mhc_bench.model import materialise
+from mhc_bench.training.layers import prepare_layers
 from mhc_bench.training.module import ResidualTraining, build_model
 
 
@@ -24,6 +25,7 @@ class StepSubject:
         self.device = bench_device(config)
         self.module = ResidualTraining(config, source)
         model, start = build_model(config, source), config.model.initialisation
+        prepare_layers(model, config.hardware)
         materialise(
             model,
             config.seed,

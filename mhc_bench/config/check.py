@@ -90,6 +90,8 @@ def check_optimizer(optimizer: OptimizerConfig) -> None:
     _require(optimizer.epsilon > 0, "optimizer.epsilon", optimizer.epsilon, "a positive number")
     _require(optimizer.weight_decay >= 0, "optimizer.weight_decay", optimizer.weight_decay, "0 or more")
     _require(clip is None or clip > 0, "optimizer.clip", clip, "a positive number, or null for no clipping")
+    speed = optimizer.balancing_speed
+    _require(0 <= speed < 1, "optimizer.balancing_speed", speed, "0 to below 1")
     _require(schedule.warmup >= 0, "optimizer.schedule.warmup", schedule.warmup, "0 or more")
     _require(0 <= schedule.floor <= 1, "optimizer.schedule.floor", schedule.floor, "0 to 1")
     _require(
@@ -124,6 +126,18 @@ def check_hardware(hardware: HardwareConfig, training: TrainingConfig) -> None:
         "hardware.rows_per_device",
         part,
         f"a divisor of each device's {share} rows, or 0 for all of them",
+    )
+    _require(
+        hardware.recompute_sublayers >= 0,
+        "hardware.recompute_sublayers",
+        hardware.recompute_sublayers,
+        "0 or more",
+    )
+    _require(
+        not (hardware.compile and hardware.recompute == "block"),
+        "hardware.compile",
+        hardware.compile,
+        "false with hardware.recompute=block, whose hooks no compiled graph can hold",
     )
     _require(hardware.side_by_side >= 0, "hardware.side_by_side", hardware.side_by_side, "0 or more")
 

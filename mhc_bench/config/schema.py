@@ -148,6 +148,9 @@ class OptimizerConfig:
     clip: float | None = 1.0
     """Largest global gradient norm; null leaves gradients unclipped."""
     schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
+    balancing_speed: float = field(default=0.0, metadata=ADDED_LATER)
+    """Routed experts: what each step adds to a router's correction bias for an expert with less than the
+    mean load over the global batch, and takes from one with more; 0 leaves the biases alone."""
 
 
 @dataclass
@@ -175,6 +178,13 @@ class HardwareConfig:
     """Rows of one forward pass on a device; 0 for a device's whole share of the batch."""
     workers: int = 0
     """Processes of each device that prepare rows; 0 prepares them between the steps."""
+    recompute: Literal["none", "layer", "block"] = field(default="none", metadata=ADDED_LATER)
+    """What the backward pass computes again instead of keeping it. `layer`: each decoder layer. `block`: the
+    residual connections and pre-norms alone, as in the mHC paper, not attention and MLP."""
+    recompute_sublayers: int = field(default=0, metadata=ADDED_LATER)
+    """block: sublayers that share one kept stream, the paper's L_r; 0 for sqrt(n L / (n + 2))."""
+    compile: bool = field(default=False, metadata=ADDED_LATER)
+    """torch.compile each decoder layer."""
     side_by_side: int = 0
     """Runs at the same time; 0 for as many as finish sooner (CPU) or as there are free devices (GPU)."""
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
 
+import torch
 from torch import Tensor, nn
 from torch.distributed.fsdp import FSDPModule
 from transformers import PreTrainedModel
@@ -13,6 +14,9 @@ from transformers import PreTrainedModel
 from mhc_bench.errors import UsageError
 from mhc_bench.model.families import Family, Sublayer, decoder_layers, family_of_layer
 from mhc_bench.residual import ResidualConnection
+
+if TYPE_CHECKING:
+    from mhc_bench.model.recompute import Blocks
 
 RESIDUAL_NAMES = ("attention_residual", "mlp_residual")
 """The submodules of a grafted layer; no parameter of a stock model has one of these names in it."""
@@ -32,29 +36,48 @@ class GraftedLayer(nn.Module):
     is_first: bool
     is_last: bool
 
+    blocks: Blocks | None = None
+    """Drops the residual path's saved tensors (`mhc_bench.model.recompute`); None keeps them."""
+
     def forward(self, hidden_states: Any, **context: Any) -> Any:
         """One decoder layer. `context` is what the stock model hands to attention (mask, positions, cache).
 
         `hidden_states` and the result are the stream, except [B, T, C] into the first and out of the last
         layer.
         """
-        attention, mlp = self.attention_residual, self.mlp_residual
-        stream = attention.expand(hidden_states) if self.is_first else hidden_states
-        hidden, carry = attention.read(stream)
-        update = apply_sublayer(self, self.family.attention, hidden, context)
-        stream, hidden, carry = attention.write_read(stream, update, carry, mlp)
-        update = apply_sublayer(self, self.family.mlp, hidden, {})
-        stream = mlp.write(stream, update, carry)
-        return mlp.collapse(stream) if self.is_last else stream
+        if self.blocks is not None and torch.is_grad_enabled():
+            return self.blocks.run(self, hidden_states, context)
+        return residual_path(self, hidden_states, functools.partial(apply_sublayer, self, context))
 
 
-def apply_sublayer(
-    layer: nn.Module, sublayer: Sublayer, hidden: Tensor, context: Mapping[str, Any]
-) -> Tensor:
+def residual_path(layer: Any, stream: Tensor, apply: Callable[[Sublayer, Tensor], Tensor]) -> Tensor:
+    """A layer's residual connections around `apply(sublayer, hidden [B, T, C]) -> update [B, T, C]`."""
+    attention, mlp = layer.attention_residual, layer.mlp_residual
+    if layer.is_first:
+        stream = attention.expand(stream)
+    hidden, carry = attention.read(stream)
+    update = apply(layer.family.attention, hidden)
+    stream, hidden, carry = attention.write_read(stream, update, carry, mlp)
+    update = apply(layer.family.mlp, hidden)
+    stream = mlp.write(stream, update, carry)
+    return mlp.collapse(stream) if layer.is_last else stream
+
+
+def apply_sublayer(layer: Any, context: Mapping[str, Any], sublayer: Sublayer, hidden: Tensor) -> Tensor:
     """F(hidden [B, T, C]) -> update [B, T, C]: a sublayer's module with its family's norms around it."""
-    if sublayer.before is not None:
-        hidden = getattr(layer, sublayer.before)(hidden)
-    output = getattr(layer, sublayer.module)(hidden, **context)
+    return rest_of_sublayer(layer, sublayer, pre_norm(layer, sublayer, hidden), context)
+
+
+def pre_norm(layer: nn.Module, sublayer: Sublayer, hidden: Tensor) -> Tensor:
+    """What the sublayer's module gets."""
+    normed: Tensor = hidden if sublayer.before is None else getattr(layer, sublayer.before)(hidden)
+    return normed
+
+
+def rest_of_sublayer(layer: Any, sublayer: Sublayer, normed: Tensor, context: Mapping[str, Any]) -> Tensor:
+    """The sublayer's module and the norm after it; only attention gets the `context`."""
+    own = context if sublayer is layer.family.attention else {}
+    output = getattr(layer, sublayer.module)(normed, **own)
     # attention returns its weights beside the output, some experts their router's scores
     update: Tensor = output[0] if isinstance(output, tuple) else output
     return getattr(layer, sublayer.after)(update) if sublayer.after is not None else update
@@ -75,6 +98,7 @@ def grafted_layer_class(stock: type[nn.Module], family: Family) -> type[nn.Modul
         "forward": GraftedLayer.forward,
         "stock_class": stock,
         "family": family,
+        "blocks": None,
     }
     return type(stock.__name__, (stock,), body)
 

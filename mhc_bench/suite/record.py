@@ -82,7 +82,7 @@ def _provenance(run: RunConfig, training: dict[str, Any]) -> dict[str, Any]:
 
 def _side_files(folder: Path) -> dict[str, str]:
     """Digests of what a record rests on and does not hold itself."""
-    names = ("config.yaml", METRICS_FILE, "probes.csv", TRAINING_FILE, EVALUATION_FILE)
+    names = ("config.yaml", METRICS_FILE, "probes.csv", "experts.csv", TRAINING_FILE, EVALUATION_FILE)
     paths = [folder / name for name in names] + sorted((folder / "samples").glob("*"))
     return {path.relative_to(folder).as_posix(): file_digest(path) for path in paths if path.is_file()}
 

@@ -24,6 +24,7 @@ from mhc_bench.data.module import BatchPlan, TokenData
 from mhc_bench.data.source import TokenSource
 from mhc_bench.errors import RunError
 from mhc_bench.model import count_parameters, flops_per_token, save_model, weight_digest
+from mhc_bench.training.balancing import ExpertBalancing
 from mhc_bench.training.checkpoints import (
     FOLDER,
     STATE,
@@ -54,9 +55,10 @@ KNOWN_WARNINGS = (
     r".*returned a view tensor.*",
     r".*DTensor random operators may not have complete support.*",
     r".*isinstance\(treespec, LeafSpec\).*",
+    r".*The \.grad attribute of a Tensor that is not a leaf.*",
 )
-"""About what is meant: workers, a position that comes from the step, FSDP2, streams expanded as views, and
-buffers of sharded modules made anew (the parameters are filled afterwards)."""
+"""About what is meant: workers, a position that comes from the step, FSDP2, streams expanded as views,
+buffers of sharded modules made anew (the parameters are filled afterwards), and what compilation looks at."""
 
 
 def fit(config: RunConfig, run_dir: Path, *, quiet: bool = False) -> TrainingSummary:
@@ -153,6 +155,7 @@ def make_trainer(config: RunConfig, run_dir: Path, recorder: Recorder, clock: Cl
         logger=[make_logger(logger, run_dir) for logger in logs.loggers],
         callbacks=[
             recorder,
+            ExpertBalancing(config.optimizer.balancing_speed, training.probe_every, run_dir, clock, recorder),
             Validation(training.validate_every, clock, recorder.report_validation),
             Probes(training.probe_every, run_dir, clock, recorder),
             Checkpoints(logs.checkpoint_every, run_dir, clock, recorder.history),

@@ -17,7 +17,16 @@ from transformers import PreTrainedModel
 from mhc_bench.config.schema import RunConfig
 from mhc_bench.data.order import mix
 from mhc_bench.data.source import TokenSource
-from mhc_bench.model import build_backbone, graft, materialise, parameter_groups, shared_weight_digest
+from mhc_bench.errors import UsageError
+from mhc_bench.model import (
+    build_backbone,
+    graft,
+    materialise,
+    parameter_groups,
+    routers,
+    shared_weight_digest,
+)
+from mhc_bench.training.layers import prepare_layers
 from mhc_bench.training.schedule import multiplier
 from mhc_bench.training.sharding import global_gradient_norm, shard
 from mhc_bench.training.validation import TokenLoss
@@ -27,7 +36,7 @@ def build_model(config: RunConfig, source: TokenSource) -> PreTrainedModel:
     """The grafted model of a run on the meta device: shapes and names, no memory.
 
     Raises:
-        UsageError: for an unknown family, variant or option.
+        UsageError: for an unknown family, variant or option, or experts to balance where there are none.
     """
     tokenizer = source.tokenizer
     model = build_backbone(
@@ -40,6 +49,10 @@ def build_model(config: RunConfig, source: TokenSource) -> PreTrainedModel:
         max_positions=config.training.sequence_length,
         device="meta",
     )
+    if (speed := config.optimizer.balancing_speed) and not routers(model):
+        raise UsageError(
+            f"optimizer.balancing_speed is {speed}: expected 0 for a model without routed experts"
+        )
     return graft(model, config.variant.connection, **config.variant.options)
 
 
@@ -68,6 +81,7 @@ class ResidualTraining(L.LightningModule):
         if hasattr(self, "model"):
             return
         model, start = build_model(self.config, self.source), self.config.model.initialisation
+        prepare_layers(model, self.config.hardware)
         if self.device_mesh is not None:
             mesh = self.device_mesh["data_parallel"]
             shard(model, mesh, self.trainer.world_size, self.config.training.precision)

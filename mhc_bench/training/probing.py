@@ -65,7 +65,8 @@ class Probes(L.Callback):
         """
         assert self.ids is not None
         probe = Probe(residual_connections(module.model), seed=module.config.seed)
-        with probe:
+        # compiled layers would go past what the probe puts around the connections' methods
+        with probe, torch.compiler.set_stance("force_eager"):
             module.model(input_ids=self.ids, use_cache=False)
         try:
             return probe.measure()

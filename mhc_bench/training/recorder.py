@@ -30,6 +30,8 @@ class Recorder(L.Callback):
         self.history = History()
         self.progress: RunProgress | None = None
         self.table: Table | None = None
+        self.more_columns: Sequence[str] = ()
+        """Columns of `metrics.csv` that only some models have, set before training starts."""
         self.loggers: Sequence[L.pytorch.loggers.Logger] = ()
         self._rows_done = 0
 
@@ -52,7 +54,7 @@ class Recorder(L.Callback):
 
     def open_table(self, probe_names: Sequence[str]) -> None:
         """Open `metrics.csv` once the probes' names are known; rank 0."""
-        columns = (*TRAIN_COLUMNS, *VALIDATION_COLUMNS, *probe_names)
+        columns = (*TRAIN_COLUMNS, *VALIDATION_COLUMNS, *self.more_columns, *probe_names)
         self.table = Table(self.run_dir / METRICS_FILE, columns, self.clock.step)
 
     def on_train_batch_start(
