@@ -75,6 +75,22 @@ class TextConfig(DataConfig):
 
 
 @dataclass
+class ShardsConfig(DataConfig):
+    """Token shards on disk. The vocabulary is declared, so that a model can be counted without them."""
+
+    kind: str = "shards"
+    path: str = MISSING
+    """Folder of the shards; its last part is the name that `mhc-bench prepare` takes."""
+    source: str = MISSING
+    """Where the text comes from: the name of a Hugging Face dataset."""
+    revision: str = MISSING
+    vocabulary: int = MISSING
+    """Rows of the embedding; at least the tokenizer's."""
+    tokenizer: str = MISSING
+    """A tokenizer of the Hugging Face Hub, or a `tokenizer.json`."""
+
+
+@dataclass
 class TrainingConfig:
     """Lengths and cadences that belong to the protocol. All are independent of the number of devices."""
 
@@ -216,4 +232,8 @@ class SuiteConfig(Protocol):
     logging: LoggingConfig = field(default_factory=LoggingConfig)
 
 
-DATA_KINDS: dict[str, type[DataConfig]] = {"world": WorldConfig, "text": TextConfig}
+DATA_KINDS: dict[str, type[DataConfig]] = {
+    "world": WorldConfig,
+    "text": TextConfig,
+    "shards": ShardsConfig,
+}
