@@ -19,6 +19,7 @@ class Counts:
 
     parameters: dict[str, int]
     flops_per_token: int
+    vocabulary: Vocabulary
 
 
 def preflight(runs: Iterable[RunConfig]) -> dict[tuple[str, str], Counts]:
@@ -89,4 +90,5 @@ def _count(run: RunConfig, vocabulary: Vocabulary) -> Counts:
     from mhc_bench.training.build import build_for
 
     model = build_for(run, vocabulary)
-    return Counts(count_parameters(model), flops_per_token(model, run.training.sequence_length))
+    flops = flops_per_token(model, run.training.sequence_length)
+    return Counts(count_parameters(model), flops, vocabulary)
