@@ -32,7 +32,7 @@ from mhc_bench.config.typed import typed
 from mhc_bench.errors import RunError, UsageError
 from mhc_bench.suite import plan as planning
 from mhc_bench.suite.cost import measure_missing_costs
-from mhc_bench.suite.preflight import preflight
+from mhc_bench.suite.preflight import count, preflight
 from mhc_bench.suite.record import record_run, write_origin
 from mhc_bench.suite.report import Reporter
 from mhc_bench.suite.runner import missing_runs, run_missing, slots
@@ -253,7 +253,7 @@ def leaderboard(records_dir: Path, suite: str | None, out: Path | None, into: Pa
 def plan(name: str, overrides: list[str], root: Path, as_json: bool) -> int:
     """What a suite will take."""
     suite = load_suite(name, overrides)
-    rows = planning.plan(suite, root, preflight(run_configs(suite)))
+    rows = planning.plan(suite, root, count(run_configs(suite)))
     if as_json:
         print(json.dumps(planning.to_json(rows), indent=1))
     else:

@@ -61,12 +61,11 @@ def describe_suite(name: str, overrides: list[str]) -> dict[str, Any]:
 
 
 def _sizes(name: str, runs: list[Any]) -> dict[str, Any]:
-    from mhc_bench.suite.preflight import preflight
+    from mhc_bench.suite.preflight import count
 
-    counts = preflight(runs)
     return {
-        variant: {"parameters": count.parameters, "flops_per_token": count.flops_per_token}
-        for (_, variant), count in counts.items()
+        variant: {"parameters": counts.parameters, "flops_per_token": counts.flops_per_token}
+        for (_, variant), counts in count(runs).items()
     }
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,12 +13,14 @@ from rich.table import Table
 
 from mhc_bench.config import RunConfig, SuiteConfig, run_configs, run_folder
 from mhc_bench.suite.cost import read_step_time
+from mhc_bench.suite.memory import Communication, DeviceMemory, measure_run
 from mhc_bench.suite.preflight import Counts
 from mhc_bench.suite.state import read_state
 
 FLOPS_PER_SECOND = {"cpu": 2.5e10, "gpu": 4.0e14}
 """Stated efficiency where nothing was measured: a CPU thread in fp32, a GPU in bf16 (40 % of an H100)."""
-BYTES_PER_PARAMETER = {"weights": 4, "gradients": 4, "optimizer": 8}
+CHECKPOINT_BYTES = 12
+"""Of each parameter: the weight and two moments, in fp32."""
 CHECKPOINT_COPIES = 3
 """Two checkpoints to resume from (weights and optimizer: three numbers each), and the final weights."""
 
@@ -35,10 +38,18 @@ class PlanRow:
     parameters: dict[str, int]
     flops_per_run: float
     state_bytes_per_device: int
-    """Weights, gradients and optimizer state; activations come on top."""
+    """Weights, gradients and optimizer state."""
+    memory: DeviceMemory
+    """Of one device at the peak of a step, and what it consists of."""
+    communication: Communication
+    """Of one device in one step."""
+    checkpoint_bytes: int
+    """One checkpoint to resume from: weights and both moments in fp32."""
     disk_bytes: int
     hours: float
     """Training of all missing runs, one after the other."""
+    flops_per_second: float
+    """Of all devices together: stated, or what the measured step times amount to."""
     basis: str
     """`measured` step time of this machine, or the `stated` efficiency."""
 
@@ -54,8 +65,8 @@ def plan(suite: SuiteConfig, root: Path, counts: dict[tuple[str, str], Counts]) 
 def _row(runs: list[RunConfig], root: Path, counts: Counts) -> PlanRow:
     first = runs[0]
     tokens = first.training.batch_tokens * first.training.steps
-    world = first.hardware.devices * first.hardware.nodes
     total = counts.parameters["total"]
+    memory, moved = measure_run(first, counts)
     missing = sum(not read_state(run_folder(root, run)).finished for run in runs)
     seconds, basis = _seconds_per_run(first, root, counts)
     return PlanRow(
@@ -67,9 +78,13 @@ def _row(runs: list[RunConfig], root: Path, counts: Counts) -> PlanRow:
         tokens_per_run=tokens,
         parameters=counts.parameters,
         flops_per_run=float(counts.flops_per_token) * tokens,
-        state_bytes_per_device=total * sum(BYTES_PER_PARAMETER.values()) // world,
-        disk_bytes=total * 4 * 3 * CHECKPOINT_COPIES * len(runs),
+        state_bytes_per_device=memory.parameters + memory.gradients + memory.optimizer,
+        memory=memory,
+        communication=moved,
+        checkpoint_bytes=total * CHECKPOINT_BYTES,
+        disk_bytes=total * CHECKPOINT_BYTES * CHECKPOINT_COPIES * len(runs),
         hours=seconds * missing / 3600,
+        flops_per_second=float(counts.flops_per_token) * tokens / seconds,
         basis=basis,
     )
 
@@ -103,7 +118,17 @@ def to_table(rows: list[PlanRow]) -> Table:
     """The plan for a terminal."""
     table = Table(box=None, pad_edge=False, caption=_caption(rows), caption_justify="left")
     table.add_column("variant", no_wrap=True)
-    for heading in ("runs", "missing", "tokens/run", "parameters", "added", "FLOPs/run", "time left"):
+    for heading in (
+        "runs",
+        "missing",
+        "tokens/run",
+        "parameters",
+        "added",
+        "FLOPs/run",
+        "memory",
+        "moved/step",
+        "time left",
+    ):
         table.add_column(heading, justify="right", no_wrap=True)
     arm = ""
     for row in rows:
@@ -123,13 +148,15 @@ def _cells(row: PlanRow) -> tuple[str, ...]:
         quantity(row.parameters["total"]),
         quantity(row.parameters["residual"]),
         quantity(row.flops_per_run),
+        size(row.memory.peak),
+        size(sum(dataclasses.astuple(row.communication))),
         f"{row.hours * 60:,.1f} min" if row.hours < 2 else f"{row.hours:,.1f} h",
     )
 
 
 def _caption(rows: list[PlanRow]) -> str:
-    memory = max(row.state_bytes_per_device for row in rows) / 2**20
-    disk = sum(row.disk_bytes for row in rows) / 2**20
+    checkpointed = max(row.memory.peak_checkpointed for row in rows)
+    disk = sum(row.disk_bytes for row in rows)
     protocols = ", ".join(dict.fromkeys(row.protocol_id for row in rows))
     stated = any(row.basis == "stated" for row in rows)
     basis = (
@@ -138,9 +165,17 @@ def _caption(rows: list[PlanRow]) -> str:
         else "from step times measured on this machine"
     )
     return (
-        f"Protocol {protocols}. Weights, gradients and optimizer take up to {memory:,.1f} MiB per device, "
-        f"checkpoints {disk:,.0f} MiB of disk. Times: training alone, one run after the other, {basis}."
+        f"Protocol {protocols}. Memory and traffic are of one device; without the activations inside the "
+        f"layers, which layer checkpointing would recompute, up to {size(checkpointed)}. "
+        f"Checkpoints take {size(disk)} of disk. Times: training alone, one run after the other, {basis}."
     )
+
+
+def size(count: float) -> str:
+    """A number of bytes with its unit."""
+    power = min(4, int(math.log(max(count, 1), 1024)))
+    value = count / 1024**power
+    return f"{value:,.{0 if value >= 100 or not power else 1}f} {('B', 'KiB', 'MiB', 'GiB', 'TiB')[power]}"
 
 
 def quantity(value: float) -> str:

@@ -6,13 +6,11 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from mhc_bench.config import RunConfig
+from mhc_bench.config import DataConfig, RunConfig
 from mhc_bench.errors import UsageError
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel
-
-    from mhc_bench.data import TokenSource
+    from mhc_bench.training.build import Vocabulary
 
 
 @dataclass(frozen=True)
@@ -21,6 +19,7 @@ class Counts:
 
     parameters: dict[str, int]
     flops_per_token: int
+    vocabulary: Vocabulary
 
 
 def preflight(runs: Iterable[RunConfig]) -> dict[tuple[str, str], Counts]:
@@ -34,14 +33,43 @@ def preflight(runs: Iterable[RunConfig]) -> dict[tuple[str, str], Counts]:
     """
     from mhc_bench.data import open_source
     from mhc_bench.evaluation import check_tasks
+    from mhc_bench.training.build import vocabulary_of
 
-    distinct = {(run.arm, run.variant_name): run for run in runs}
+    distinct = distinct_runs(runs)
+    # data first: they can be fetched on any machine
+    known = {key: vocabulary_of(open_source(data)) for key, data in _sources(distinct).items()}
     for run in distinct.values():
         _check_hardware(run)
         check_tasks(run.evaluation.tasks)
-    sources = {str(run.data): run.data for run in distinct.values()}
-    opened = {key: open_source(data) for key, data in sources.items()}
-    return {key: _count(run, opened[str(run.data)]) for key, run in distinct.items()}
+    return {key: _count(run, known[str(run.data)]) for key, run in distinct.items()}
+
+
+def count(runs: Iterable[RunConfig]) -> dict[tuple[str, str], Counts]:
+    """The counts of `preflight` without its checks; data that declare their vocabulary need not be there.
+
+    Raises:
+        UsageError: an option, size or path that cannot work.
+    """
+    distinct = distinct_runs(runs)
+    known = {key: known_vocabulary(data) for key, data in _sources(distinct).items()}
+    return {key: _count(run, known[str(run.data)]) for key, run in distinct.items()}
+
+
+def distinct_runs(runs: Iterable[RunConfig]) -> dict[tuple[str, str], RunConfig]:
+    """(arm, variant name) -> one of its runs, which differ in the seed alone."""
+    return {(run.arm, run.variant_name): run for run in runs}
+
+
+def known_vocabulary(data: DataConfig) -> Vocabulary:
+    """The declared vocabulary of data, or that of their source, which is then opened."""
+    from mhc_bench.data import open_source
+    from mhc_bench.training.build import declared_vocabulary, vocabulary_of
+
+    return declared_vocabulary(data) or vocabulary_of(open_source(data))
+
+
+def _sources(runs: dict[tuple[str, str], RunConfig]) -> dict[str, DataConfig]:
+    return {str(run.data): run.data for run in runs.values()}
 
 
 def _check_hardware(run: RunConfig) -> None:
@@ -57,15 +85,10 @@ def _check_hardware(run: RunConfig) -> None:
         )
 
 
-def _count(run: RunConfig, source: TokenSource) -> Counts:
+def _count(run: RunConfig, vocabulary: Vocabulary) -> Counts:
     from mhc_bench.model import count_parameters, flops_per_token
+    from mhc_bench.training.build import build_for
 
-    model = meta_model(run, source)
-    return Counts(count_parameters(model), flops_per_token(model, run.training.sequence_length))
-
-
-def meta_model(run: RunConfig, source: TokenSource) -> PreTrainedModel:
-    """The grafted model of a run without memory for its weights."""
-    from mhc_bench.training.module import build_model
-
-    return build_model(run, source)
+    model = build_for(run, vocabulary)
+    flops = flops_per_token(model, run.training.sequence_length)
+    return Counts(count_parameters(model), flops, vocabulary)

@@ -17,43 +17,14 @@ from transformers import PreTrainedModel
 from mhc_bench.config.schema import RunConfig
 from mhc_bench.data.order import mix
 from mhc_bench.data.source import TokenSource
-from mhc_bench.errors import UsageError
-from mhc_bench.model import (
-    build_backbone,
-    graft,
-    materialise,
-    parameter_groups,
-    routers,
-    shared_weight_digest,
-)
+from mhc_bench.model import materialise, parameter_groups, shared_weight_digest
+from mhc_bench.training.build import build_model
 from mhc_bench.training.layers import prepare_layers
 from mhc_bench.training.schedule import multiplier
 from mhc_bench.training.sharding import global_gradient_norm, shard
 from mhc_bench.training.validation import TokenLoss
 
-
-def build_model(config: RunConfig, source: TokenSource) -> PreTrainedModel:
-    """The grafted model of a run on the meta device: shapes and names, no memory.
-
-    Raises:
-        UsageError: for an unknown family, variant or option, or experts to balance where there are none.
-    """
-    tokenizer = source.tokenizer
-    model = build_backbone(
-        config.model.family,
-        config.model.backbone,
-        vocabulary=source.vocabulary,
-        bos_id=tokenizer.bos_token_id,
-        eos_id=tokenizer.eos_token_id,
-        pad_id=tokenizer.pad_token_id,
-        max_positions=config.training.sequence_length,
-        device="meta",
-    )
-    if (speed := config.optimizer.balancing_speed) and not routers(model):
-        raise UsageError(
-            f"optimizer.balancing_speed is {speed}: expected 0 for a model without routed experts"
-        )
-    return graft(model, config.variant.connection, **config.variant.options)
+__all__ = ["ResidualTraining", "build_model"]
 
 
 class ResidualTraining(L.LightningModule):
