@@ -44,6 +44,18 @@ def preflight(runs: Iterable[RunConfig]) -> dict[tuple[str, str], Counts]:
     return {key: _count(run, opened[str(run.data)]) for key, run in distinct.items()}
 
 
+def check_evaluations(runs: Iterable[RunConfig]) -> None:
+    """Refuse to train for an evaluation that cannot run on this machine.
+
+    Raises:
+        UsageError: naming what is missing and the commands that get it.
+    """
+    from mhc_bench.evaluation import check_runnable
+
+    for tasks in dict.fromkeys(tuple(run.evaluation.tasks) for run in runs):
+        check_runnable(tasks)
+
+
 def _check_hardware(run: RunConfig) -> None:
     if run.hardware.accelerator == "cpu":
         return
