@@ -6,8 +6,9 @@ import importlib
 import os
 from typing import TYPE_CHECKING, Any
 
+from mhc_bench.evaluation.availability import check_runnable, gap
 from mhc_bench.evaluation.summary import EvaluationSummary, SubScore, TaskScore, read_summary
-from mhc_bench.evaluation.tasks import check_tasks, task_names
+from mhc_bench.evaluation.tasks import check_tasks, group_names, task_names
 
 if TYPE_CHECKING:
     from mhc_bench.evaluation.export import export_run
@@ -24,9 +25,12 @@ __all__ = [
     "EvaluationSummary",
     "SubScore",
     "TaskScore",
+    "check_runnable",
     "check_tasks",
     "evaluate",
     "export_run",
+    "gap",
+    "group_names",
     "read_summary",
     "task_names",
 ]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -12,15 +12,14 @@ import lm_eval
 import numpy as np
 import torch
 from lm_eval.api.instance import Instance
+from lm_eval.api.model import LM
 from lm_eval.defaults import DEFAULT_OTHER_SEED, DEFAULT_RANDOM_SEED
-from lm_eval.models.huggingface import HFLM
-from lm_eval.tasks import TaskManager
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from mhc_bench.errors import RunError
+from mhc_bench.evaluation.availability import offline, task_manager
 from mhc_bench.evaluation.lm import SharedPrefixLM
 from mhc_bench.evaluation.quiet import Progress, quiet_lm_eval
-from mhc_bench.resources import tasks_dir
 
 BOOTSTRAP = 100
 """Resamples for the standard error of a metric without a closed form; a mean has one."""
@@ -40,6 +39,8 @@ class Outcome:
     """Task -> lm-eval's task object."""
     warnings: list[str]
     """What lm-eval said about the requests, such as a context that was cut."""
+    groups: dict[str, list[str]] = field(default_factory=dict)
+    """Group that is one score, such as MMLU -> its tasks."""
 
 
 def run_tasks(
@@ -65,24 +66,50 @@ def run_tasks(
     Raises:
         RunError: a task whose data is not on this machine.
     """
-    with quiet_lm_eval(on_progress) as warnings:
-        tasks = _load(list(names), folder or tasks_dir(), dict(metadata or {}))
-        dtype = torch.bfloat16 if precision == "bf16" else None
+    dtype = torch.bfloat16 if precision == "bf16" else None
+    with quiet_lm_eval(None):
         lm = SharedPrefixLM(model, tokenizer, batch_size, dtype)
+    return ask(lm, names, folder=folder, metadata=metadata, limit=limit, on_progress=on_progress)
+
+
+def ask(
+    lm: LM,
+    names: Sequence[str],
+    *,
+    folder: Path | None = None,
+    metadata: Mapping[str, Any] | None = None,
+    limit: int | None = None,
+    on_progress: Progress | None = None,
+) -> Outcome:
+    """As `run_tasks`, of any of lm-eval's models."""
+    with quiet_lm_eval(on_progress) as warnings:
+        tasks = _load(list(names), folder, metadata)
         results = lm_eval.evaluate(lm, tasks, limit=limit, bootstrap_iters=BOOTSTRAP)
         samples = results.pop("samples")
         gold = {name: _gold(lm, tasks["tasks"][name], items) for name, items in samples.items()}
-    return Outcome(results, samples, gold, tasks["tasks"], warnings)
+    return Outcome(results, samples, gold, tasks["tasks"], warnings, _scored_groups(tasks["groups"]))
 
 
-def _load(names: list[str], folder: Path, metadata: dict[str, Any]) -> dict[str, Any]:
+def _scored_groups(groups: Mapping[str, Any]) -> dict[str, list[str]]:
+    """Outermost groups with a score of their own; a group without one is only a list of tasks."""
+    scored = {name: group for name, group in groups.items() if group.has_aggregation}
+    inner = {each.name for group in scored.values() for each in group.get_all_groups()}
+    return {
+        name: [task.task_name for task in group.get_all_tasks()]
+        for name, group in scored.items()
+        if name not in inner
+    }
+
+
+def _load(names: list[str], folder: Path | None, metadata: Mapping[str, Any] | None) -> dict[str, Any]:
     """Build the tasks, seeded as lm-eval's own command line seeds them, so that both ask the same."""
     random.seed(DEFAULT_RANDOM_SEED)
     np.random.seed(DEFAULT_OTHER_SEED)
     torch.manual_seed(DEFAULT_OTHER_SEED)
-    manager = TaskManager(include_path=folder, include_defaults=False, metadata=metadata)
+    manager = task_manager(names, folder, metadata)
     try:
-        loaded: dict[str, Any] = dict(manager.load(names))
+        with offline():
+            loaded: dict[str, Any] = dict(manager.load(names))
     except OSError as error:
         # datasets reports what it cannot fetch as a ConnectionError or FileNotFoundError
         raise RunError(f"cannot evaluate {', '.join(names)}: {str(error).splitlines()[0]}") from error
@@ -93,7 +120,7 @@ def _load(names: list[str], folder: Path, metadata: dict[str, Any]) -> dict[str,
     return loaded
 
 
-def _gold(lm: HFLM, task: Any, items: list[dict[str, Any]]) -> list[float]:
+def _gold(lm: LM, task: Any, items: list[dict[str, Any]]) -> list[float]:
     """Log-likelihood of each item's gold answer: from the choices where there are some, else scored."""
     once = list({item["doc_id"]: item for item in items}.values())
     if task.OUTPUT_TYPE == "multiple_choice":
@@ -105,7 +132,9 @@ def _gold(lm: HFLM, task: Any, items: list[dict[str, Any]]) -> list[float]:
 
 
 def _gold_index(task: Any, item: dict[str, Any]) -> int:
-    target = item["target"][0] if isinstance(item["target"], list) else item["target"]
+    # where the choices are beginnings, as in WinoGrande, the text is the number of the right one
+    gold = task.doc_to_text(item["doc"]) if task.multiple_input else item["target"]
+    target = gold[0] if isinstance(gold, list) else gold
     return target if isinstance(target, int) else int(task.doc_to_choice(item["doc"]).index(target))
 
 

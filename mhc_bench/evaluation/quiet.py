@@ -15,6 +15,8 @@ import lm_eval.models.huggingface
 import lm_eval.utils
 from transformers.utils import logging as transformers_logging
 
+from mhc_bench.evaluation.availability import quiet_datasets
+
 Progress = Callable[[str, int, int], None]
 """Called with what is being done, how many requests are done, and how many there are."""
 
@@ -43,6 +45,7 @@ def quiet_lm_eval(on_progress: Progress | None) -> Iterator[list[str]]:
     logger = logging.getLogger("lm_eval")
     propagate, level = logger.propagate, logger.level
     with contextlib.ExitStack() as stack:
+        stack.enter_context(quiet_datasets())
         for module in _BAR_MODULES:
             stack.enter_context(mock.patch.object(module, "tqdm", functools.partial(_Bar, on_progress)))
         # a template is compiled anew for every document otherwise: half of the time of a small evaluation

@@ -12,12 +12,13 @@ from transformers import PreTrainedModel
 
 from mhc_bench.config import HardwareConfig, RunConfig, WorldConfig
 from mhc_bench.errors import RunError, UsageError
+from mhc_bench.evaluation.availability import check_runnable
 from mhc_bench.evaluation.baselines import known_baselines
 from mhc_bench.evaluation.harness import Outcome, run_tasks
 from mhc_bench.evaluation.quiet import Progress, quiet_transformers
 from mhc_bench.evaluation.scores import json_clean, summarise
 from mhc_bench.evaluation.summary import EvaluationSummary, write_evaluation
-from mhc_bench.evaluation.tasks import check_tasks
+from mhc_bench.evaluation.tasks import lm_eval_root
 from mhc_bench.files import write_json, write_text
 from mhc_bench.model import load_model
 from mhc_bench.model.saving import FINAL
@@ -38,13 +39,13 @@ def evaluate(
         on_progress: told what is being done, the requests done and their number.
 
     Raises:
-        UsageError: an unknown task, or none; nothing is written.
-        RunError: the run has no final model, or a task's data is not on this machine.
+        UsageError: an unknown task, or none, or one whose data or packages are not here; nothing is written.
+        RunError: the run has no final model.
     """
     began = time.perf_counter()
     if not config.evaluation.tasks:
         raise UsageError(f"suite {config.suite} names no evaluation tasks: give evaluation.tasks=[...]")
-    check_tasks(config.evaluation.tasks)
+    check_runnable(config.evaluation.tasks)
     folder = final_model(run_dir)
     threads = torch.get_num_threads()
     torch.set_num_threads(config.hardware.threads)
@@ -124,5 +125,6 @@ def _write(outcome: Outcome, summary: EvaluationSummary, out: Path) -> None:
 def _hide_location(metadata: dict[str, Any]) -> None:
     """lm-eval notes the absolute path of a task's file; only its place among the tasks says anything."""
     source = Path(str(metadata.get("config_source", "")))
-    if source.is_relative_to(tasks_dir()):
-        metadata["config_source"] = source.relative_to(tasks_dir()).as_posix()
+    for root, name in ((tasks_dir(), ""), (lm_eval_root(), "lm_eval/tasks")):
+        if source.is_relative_to(root):
+            metadata["config_source"] = (Path(name) / source.relative_to(root)).as_posix()

@@ -10,6 +10,7 @@ from typing import Any
 
 from lm_eval.utils import handle_non_serializable
 
+from mhc_bench.evaluation.availability import data_revision
 from mhc_bench.evaluation.baselines import Baselines
 from mhc_bench.evaluation.harness import Outcome
 from mhc_bench.evaluation.summary import EvaluationSummary, SubScore, TaskScore
@@ -19,16 +20,66 @@ KIND = "sub"
 
 
 def summarise(outcome: Outcome, baselines: Mapping[str, Baselines], seconds: float) -> EvaluationSummary:
-    """One score per task. `baselines`: chance and prior of the tasks where they are known."""
-    tasks = {name: _score(name, outcome, baselines.get(name, Baselines())) for name in outcome.samples}
+    """One score per task, and one for each group that is scored as a whole.
+
+    Args:
+        baselines: chance and prior of the tasks where they are known.
+    """
+    single = {name: _score(name, outcome, baselines.get(name, Baselines())) for name in outcome.samples}
+    group_of = {name: group for group, names in outcome.groups.items() for name in names}
+    tasks: dict[str, TaskScore] = {}
+    for name, score in single.items():
+        group = group_of.get(name)
+        if group is None:
+            tasks[name] = score
+        elif group not in tasks:
+            parts = {each: single[each] for each in outcome.groups[group]}
+            tasks[group] = _group_score(group, outcome, parts)
     mean = sum(task.value for task in tasks.values()) / len(tasks)
     return EvaluationSummary(tasks=tasks, mean=mean, seconds=seconds)
+
+
+def _group_score(group: str, outcome: Outcome, parts: Mapping[str, TaskScore]) -> TaskScore:
+    """lm-eval's own aggregate of a group, its tasks as the subtasks."""
+    values = outcome.results["results"][group]
+    key = next(key for key in values if "," in key and "_stderr," not in key)
+    metric, _, chosen = key.partition(",")
+    stderr = values.get(f"{metric}_stderr,{chosen}")
+    scores = list(parts.values())
+    revisions = sorted({score.revision for score in scores if score.revision})
+    return TaskScore(
+        value=float(values[key]),
+        metric=key,
+        stderr=float(stderr) if isinstance(stderr, (int, float)) else None,
+        n=sum(score.n for score in scores),
+        shots=scores[0].shots,
+        version=str(outcome.results["versions"][group]),
+        chance=_weighted(scores, [score.chance for score in scores]),
+        prior=None,
+        request_hash=_digest([[name, score.request_hash] for name, score in parts.items()]),
+        gold_loglikelihood=_weighted(scores, [score.gold_loglikelihood for score in scores]),
+        higher_is_better=scores[0].higher_is_better,
+        revision=", ".join(revisions) or None,
+        subtasks={name: _part(score) for name, score in parts.items()},
+    )
+
+
+def _weighted(scores: list[TaskScore], values: list[float | None]) -> float | None:
+    """Mean over all items; None where it is unknown for a part."""
+    known = [(score.n, value) for score, value in zip(scores, values, strict=True) if value is not None]
+    if len(known) < len(scores):
+        return None
+    return sum(n * value for n, value in known) / sum(n for n, _ in known)
+
+
+def _part(score: TaskScore) -> SubScore:
+    return SubScore(score.value, score.n, score.gold_loglikelihood, score.chance, score.prior)
 
 
 def _score(name: str, outcome: Outcome, base: Baselines) -> TaskScore:
     results, task = outcome.results, outcome.tasks[name]
     values = results["results"][name]
-    key = _main_metric(values)
+    key = _main_metric(task, values)
     metric, _, chosen = key.partition(",")
     items = [item for item in outcome.samples[name] if item["filter"] == chosen]
     stderr = values.get(f"{metric}_stderr,{chosen}")
@@ -44,13 +95,15 @@ def _score(name: str, outcome: Outcome, base: Baselines) -> TaskScore:
         request_hash=request_hash(task.OUTPUT_TYPE, items),
         gold_loglikelihood=_finite_mean(outcome.gold[name]),
         higher_is_better=results["higher_is_better"][name].get(metric, True) is not False,
+        revision=data_revision(task.dataset),
         subtasks=_subtasks(metric, items, outcome.gold[name], base),
     )
 
 
-def _main_metric(values: Mapping[str, Any]) -> str:
-    """The first metric and filter of the task's file: lm-eval keeps their order."""
-    return next(key for key in values if "," in key and "_stderr," not in key)
+def _main_metric(task: Any, values: Mapping[str, Any]) -> str:
+    """The first metric of the task's file, with its first filter."""
+    first = task.config.metric_list[0]["metric"]
+    return next(key for key in values if key.startswith(f"{first},"))
 
 
 def uniform_chance(task: Any, items: list[dict[str, Any]]) -> float | None:
@@ -62,7 +115,10 @@ def uniform_chance(task: Any, items: list[dict[str, Any]]) -> float | None:
 
 def request_hash(kind: str, items: list[dict[str, Any]]) -> str:
     """SHA-256 over the kind of request and all its strings, in order."""
-    content = [kind, [item["arguments"] for item in items]]
+    return _digest([kind, [item["arguments"] for item in items]])
+
+
+def _digest(content: list[Any]) -> str:
     text = json.dumps(content, sort_keys=True, ensure_ascii=False, default=handle_non_serializable)
     return hashlib.sha256(text.encode()).hexdigest()
 

@@ -47,6 +47,8 @@ class TaskScore:
     gold_loglikelihood: float | None
     """Mean log-likelihood of the gold answer; null where a log-likelihood is not finite."""
     higher_is_better: bool = True
+    revision: str | None = None
+    """Commit of the data set, where the hub's cache tells it."""
     subtasks: dict[str, SubScore] = field(default_factory=dict)
 
 

@@ -7,7 +7,16 @@ import json
 import math
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, JsonValue, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    JsonValue,
+    SerializerFunctionWrapHandler,
+    model_serializer,
+    model_validator,
+)
 
 SCHEMA_VERSION = 1
 
@@ -185,6 +194,16 @@ class Task(Part):
     """Mean over items of the gold answer's log-likelihood, in nats."""
     higher_is_better: bool = True
     subtasks: dict[Name, Subtask] = {}
+    revision: str | None = None
+    """Commit of the data set, where the hub's cache tells it."""
+
+    @model_serializer(mode="wrap")
+    def _as_published(self, inner: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        # the field came after records were published: where it says nothing, their bytes and digests stay
+        content: dict[str, Any] = inner(self)
+        if self.revision is None:
+            content.pop("revision", None)
+        return content
 
 
 class Evaluation(Part):

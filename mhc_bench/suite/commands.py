@@ -32,7 +32,7 @@ from mhc_bench.config.typed import typed
 from mhc_bench.errors import RunError, UsageError
 from mhc_bench.suite import plan as planning
 from mhc_bench.suite.cost import measure_missing_costs
-from mhc_bench.suite.preflight import count, preflight
+from mhc_bench.suite.preflight import check_evaluations, count, preflight
 from mhc_bench.suite.record import record_run, write_origin
 from mhc_bench.suite.report import Reporter
 from mhc_bench.suite.runner import missing_runs, run_missing, slots
@@ -52,6 +52,7 @@ def run(name: str, overrides: list[str], root: Path, dry_run: bool, records: Pat
         for each in missing:
             console.print(f"  {Reporter.name(each)}: {read_state(run_folder(root, each)).standing}")
         return 0
+    check_evaluations(missing)
     failed = _compute(
         suite, missing, root, console, shlex.join(["mhc-bench", "run", name, *overrides]), overrides
     )
@@ -162,6 +163,7 @@ def train(name: str, overrides: list[str], root: Path) -> int:
     check_same_run(each, folder)
     if is_first_rank():
         preflight([each])
+        _note_gap(each)
         save_run_config(each, folder)
         write_origin(folder, shlex.join(["mhc-bench", "train", name, *overrides]), overrides, suite.note)
     with locked(folder):
@@ -172,6 +174,15 @@ def train(name: str, overrides: list[str], root: Path) -> int:
             record_run(each, folder)
     Console().print(f"trained: {folder}", highlight=False, soft_wrap=True)
     return 0
+
+
+def _note_gap(run: RunConfig) -> None:
+    """Training alone can go on without the evaluation's data: another machine may evaluate."""
+    from mhc_bench.evaluation import gap
+
+    lacking = gap(run.evaluation.tasks)
+    if lacking:
+        print(f"note: the evaluation cannot run here: it needs {lacking}")
 
 
 def evaluate(folder: Path, overrides: list[str]) -> int:

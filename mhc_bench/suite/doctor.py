@@ -111,7 +111,15 @@ def _disk() -> list[Finding]:
 
 
 def _tasks() -> list[Finding]:
-    from mhc_bench.evaluation import task_names
+    from mhc_bench.evaluation import group_names, task_names
 
     names = task_names()
-    return [Finding("tasks", "ok" if names else "missing", f"{len(names)} lm-eval tasks and groups, offline")]
+    found = Finding("tasks", "ok" if names else "missing", f"{len(names)} lm-eval tasks and groups")
+    return [found, *(_group(name) for name in group_names())]
+
+
+def _group(name: str) -> Finding:
+    from mhc_bench.evaluation import gap
+
+    lacking = gap([name])
+    return Finding(name, "note" if lacking else "ok", f"needs {lacking}" if lacking else "runs offline")

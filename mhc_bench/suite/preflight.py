@@ -72,6 +72,18 @@ def _sources(runs: dict[tuple[str, str], RunConfig]) -> dict[str, DataConfig]:
     return {str(run.data): run.data for run in runs.values()}
 
 
+def check_evaluations(runs: Iterable[RunConfig]) -> None:
+    """Refuse to train for an evaluation that cannot run on this machine.
+
+    Raises:
+        UsageError: naming what is missing and the commands that get it.
+    """
+    from mhc_bench.evaluation import check_runnable
+
+    for tasks in dict.fromkeys(tuple(run.evaluation.tasks) for run in runs):
+        check_runnable(tasks)
+
+
 def _check_hardware(run: RunConfig) -> None:
     if run.hardware.accelerator == "cpu":
         return
