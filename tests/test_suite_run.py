@@ -9,6 +9,7 @@ import pytest
 
 from mhc_bench import cli
 from mhc_bench.evidence import read_record, read_records
+from mhc_bench.suite.runner import visible_devices
 
 TINY = ["training.steps=4", "training.validate_every=2", "training.probe_every=2", "evaluation.limit=2"]
 
@@ -94,6 +95,16 @@ def test_a_run_that_breaks_stops_no_other_and_is_named(
     assert "this connection always breaks" in out
     (record,) = tmp_path.rglob("record.json")
     assert read_record(record).identity.variant == "hc"
+
+
+@pytest.mark.parametrize(
+    ("place", "devices", "count", "expected"),
+    [(0, 1, 1, "0"), (2, 1, 1, "0"), (1, 2, 8, "2,3"), (4, 2, 8, "0,1"), (3, 1, 2, "1")],
+)
+def test_runs_get_gpus_of_their_own_and_share_when_there_are_too_few(
+    place: int, devices: int, count: int, expected: str
+) -> None:
+    assert visible_devices(place, devices, count) == expected
 
 
 def test_a_dry_run_writes_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

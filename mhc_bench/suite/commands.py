@@ -77,8 +77,8 @@ def _compute(
         write_origin(run_folder(root, each), command, overrides, suite.note)
     done = len(run_configs(suite)) - len(missing)
     with Reporter(console, len(missing) + done, done) as reporter:
-        places = slots(suite, device_count(suite))
-        return run_missing(missing, root, places, reporter)
+        devices = device_count(suite)
+        return run_missing(missing, root, slots(suite, devices), devices, reporter)
 
 
 def device_count(suite: SuiteConfig) -> int:

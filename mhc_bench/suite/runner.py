@@ -57,8 +57,10 @@ def slots(suite: SuiteConfig, device_count: int) -> int:
     return max(1, available_cores() // (hardware.threads * hardware.devices))
 
 
-def run_missing(runs: list[RunConfig], root: Path, places: int, reporter: Reporter) -> dict[str, RunState]:
-    """Compute `runs`, at most `places` at a time.
+def run_missing(
+    runs: list[RunConfig], root: Path, places: int, device_count: int, reporter: Reporter
+) -> dict[str, RunState]:
+    """Compute `runs`, at most `places` at a time, each on GPUs of its own as far as there are enough.
 
     Returns:
         The runs that did not finish, by name, with what they ended with.
@@ -68,7 +70,7 @@ def run_missing(runs: list[RunConfig], root: Path, places: int, reporter: Report
         while waiting or jobs:
             while waiting and len(jobs) < places:
                 free = min(set(range(places)) - {job.place for job in jobs})
-                jobs.append(_start(waiting.popleft(), root, places, free))
+                jobs.append(_start(waiting.popleft(), root, free, device_count))
             time.sleep(POLL_SECONDS)
             for job in [job for job in jobs if job.process.poll() is not None]:
                 jobs.remove(job)
@@ -80,7 +82,7 @@ def run_missing(runs: list[RunConfig], root: Path, places: int, reporter: Report
     return failed
 
 
-def _start(run: RunConfig, root: Path, places: int, place: int) -> Job:
+def _start(run: RunConfig, root: Path, place: int, device_count: int) -> Job:
     folder = run_folder(root, run)
     folder.mkdir(parents=True, exist_ok=True)
     save_run_config(run, folder)
@@ -90,9 +92,8 @@ def _start(run: RunConfig, root: Path, places: int, place: int) -> Job:
         "OMP_NUM_THREADS": str(run.hardware.threads),
         "TOKENIZERS_PARALLELISM": "false",
     }
-    if run.hardware.accelerator == "gpu" and places > 1:
-        first = place * run.hardware.devices
-        environment["CUDA_VISIBLE_DEVICES"] = ",".join(str(first + i) for i in range(run.hardware.devices))
+    if device_count:
+        environment["CUDA_VISIBLE_DEVICES"] = visible_devices(place, run.hardware.devices, device_count)
     with (folder / LOG_FILE).open("ab") as log:
         process = subprocess.Popen(
             [sys.executable, "-m", "mhc_bench.suite.worker", str(folder)],
@@ -103,6 +104,12 @@ def _start(run: RunConfig, root: Path, places: int, place: int) -> Job:
             start_new_session=True,
         )
     return Job(run, folder, place, process, time.monotonic())
+
+
+def visible_devices(place: int, devices: int, device_count: int) -> str:
+    """The GPUs of the run in one place: runs share a GPU where there are more places than GPUs."""
+    first = place * devices
+    return ",".join(str((first + index) % device_count) for index in range(devices))
 
 
 def _outcome(job: Job) -> RunState:
