@@ -118,17 +118,7 @@ def to_table(rows: list[PlanRow]) -> Table:
     """The plan for a terminal."""
     table = Table(box=None, pad_edge=False, caption=_caption(rows), caption_justify="left")
     table.add_column("variant", no_wrap=True)
-    for heading in (
-        "runs",
-        "missing",
-        "tokens/run",
-        "parameters",
-        "added",
-        "FLOPs/run",
-        "memory",
-        "moved/step",
-        "time left",
-    ):
+    for heading in ("missing", "tokens", "params", "added", "FLOPs", "memory", "moved", "time"):
         table.add_column(heading, justify="right", no_wrap=True)
     arm = ""
     for row in rows:
@@ -142,15 +132,14 @@ def to_table(rows: list[PlanRow]) -> Table:
 def _cells(row: PlanRow) -> tuple[str, ...]:
     return (
         row.variant,
-        str(row.runs),
-        str(row.missing),
+        f"{row.missing}/{row.runs}",
         quantity(row.tokens_per_run),
         quantity(row.parameters["total"]),
         quantity(row.parameters["residual"]),
         quantity(row.flops_per_run),
         size(row.memory.peak),
         size(sum(dataclasses.astuple(row.communication))),
-        f"{row.hours * 60:,.1f} min" if row.hours < 2 else f"{row.hours:,.1f} h",
+        f"{row.hours * 60:,.1f} min" if row.hours < 2 else f"{row.hours:,.0f} h",
     )
 
 
@@ -165,9 +154,9 @@ def _caption(rows: list[PlanRow]) -> str:
         else "from step times measured on this machine"
     )
     return (
-        f"Protocol {protocols}. Memory and traffic are of one device; without the activations inside the "
-        f"layers, which layer checkpointing would recompute, up to {size(checkpointed)}. "
-        f"Checkpoints take {size(disk)} of disk. Times: training alone, one run after the other, {basis}."
+        f"Protocol {protocols}. Tokens and FLOPs are of one run, memory and moved bytes (per step) of one "
+        f"device; with recompute=layer at most {size(checkpointed)}. Checkpoints take {size(disk)} of disk. "
+        f"Times: training alone, the missing runs one after the other, {basis}."
     )
 
 
