@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from rich.console import Group
 from rich.markup import escape
+from rich.padding import Padding
 from rich.table import Table
 
 from mhc_bench.config import RunConfig, SuiteConfig, run_configs, run_folder
@@ -114,17 +117,18 @@ def to_json(rows: list[PlanRow]) -> dict[str, Any]:
     }
 
 
-def to_table(rows: list[PlanRow]) -> Table:
-    """The plan for a terminal."""
-    table = Table(box=None, pad_edge=False, caption=_caption(rows), caption_justify="left")
+def to_table(rows: list[PlanRow]) -> Group:
+    """The plan for a terminal: a table for each arm."""
+    arms = itertools.groupby(rows, key=lambda row: row.arm)
+    return Group(*(_arm_table(arm, list(own)) for arm, own in arms), Padding(_caption(rows), (0, 0, 1, 0)))
+
+
+def _arm_table(arm: str, rows: list[PlanRow]) -> Table:
+    table = Table(title=escape(arm) or None, title_justify="left", box=None, pad_edge=False)
     table.add_column("variant", no_wrap=True)
     for heading in ("missing", "tokens", "params", "added", "FLOPs", "memory", "moved", "time"):
         table.add_column(heading, justify="right", no_wrap=True)
-    arm = ""
     for row in rows:
-        if row.arm != arm:
-            arm = row.arm
-            table.add_row(f"[bold]{escape(arm)}[/]")
         table.add_row(*_cells(row))
     return table
 
@@ -169,7 +173,15 @@ def size(count: float) -> str:
 
 def quantity(value: float) -> str:
     """A large number with its unit prefix: 1.23M."""
-    for limit, unit in ((1e18, "E"), (1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
+    for limit, unit in (
+        (1e21, "Z"),
+        (1e18, "E"),
+        (1e15, "P"),
+        (1e12, "T"),
+        (1e9, "G"),
+        (1e6, "M"),
+        (1e3, "k"),
+    ):
         if value >= limit:
             return f"{value / limit:.3g}{unit}"
     return f"{value:.0f}"
