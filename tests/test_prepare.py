@@ -210,6 +210,7 @@ def test_an_unreachable_hub_is_asked_once(tmp_path: Path, monkeypatch: pytest.Mo
         asked.append(name)
         raise ConnectionError("no route\nto host")
 
+    monkeypatch.setattr("mhc_bench.data.hub.offline", lambda: False)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
     monkeypatch.setattr("huggingface_hub.HfApi.dataset_info", unreachable)
     monkeypatch.setattr("huggingface_hub.HfApi.model_info", unreachable)
@@ -221,6 +222,7 @@ def test_an_unreachable_hub_is_asked_once(tmp_path: Path, monkeypatch: pytest.Mo
 def test_a_published_data_set_is_streamed_at_its_commit_and_resumed_there(
     source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("mhc_bench.data.hub.offline", lambda: False)
     asked: list[tuple[object, ...]] = []
     commits = iter(["commit one", "commit two", "commit two"])
 
@@ -244,6 +246,7 @@ def test_a_published_data_set_is_streamed_at_its_commit_and_resumed_there(
     with pytest.raises(KeyboardInterrupt):
         prepare(made, tmp_path / "out", processes=1, shard_tokens=4000)
     monkeypatch.undo()
+    monkeypatch.setattr("mhc_bench.data.hub.offline", lambda: False)
     monkeypatch.setattr("huggingface_hub.HfApi.dataset_info", lambda *_, **__: Info())
     monkeypatch.setattr("datasets.load_dataset", load)
     manifest = prepare(made, tmp_path / "out", processes=1, shard_tokens=4000)

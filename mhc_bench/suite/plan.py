@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import logging
 import math
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,6 +29,9 @@ CHECKPOINT_COPIES = 3
 """Two checkpoints to resume from (weights and optimizer: three numbers each), and the final weights."""
 
 
+log = logging.getLogger(__name__)
+
+
 @dataclass(frozen=True)
 class PlanRow:
     """All runs of one variant in one arm."""
@@ -40,12 +44,10 @@ class PlanRow:
     tokens_per_run: int
     parameters: dict[str, int]
     flops_per_run: float
-    state_bytes_per_device: int
-    """Weights, gradients and optimizer state."""
-    memory: DeviceMemory
-    """Of one device at the peak of a step, and what it consists of."""
-    communication: Communication
-    """Of one device in one step."""
+    memory: DeviceMemory | None
+    """Of one device at the peak of a step, and what it consists of; None: the layers do not run on meta."""
+    communication: Communication | None
+    """Of one device in one step; None as `memory`."""
     checkpoint_bytes: int
     """One checkpoint to resume from: weights and both moments in fp32."""
     disk_bytes: int
@@ -69,7 +71,7 @@ def _row(runs: list[RunConfig], root: Path, counts: Counts) -> PlanRow:
     first = runs[0]
     tokens = first.training.batch_tokens * first.training.steps
     total = counts.parameters["total"]
-    memory, moved = measure_run(first, counts)
+    memory, moved = _footprint(first, counts)
     missing = sum(not read_state(run_folder(root, run)).finished for run in runs)
     seconds, basis = _seconds_per_run(first, root, counts)
     return PlanRow(
@@ -81,7 +83,6 @@ def _row(runs: list[RunConfig], root: Path, counts: Counts) -> PlanRow:
         tokens_per_run=tokens,
         parameters=counts.parameters,
         flops_per_run=float(counts.flops_per_token) * tokens,
-        state_bytes_per_device=memory.parameters + memory.gradients + memory.optimizer,
         memory=memory,
         communication=moved,
         checkpoint_bytes=total * CHECKPOINT_BYTES,
@@ -90,6 +91,15 @@ def _row(runs: list[RunConfig], root: Path, counts: Counts) -> PlanRow:
         flops_per_second=float(counts.flops_per_token) * tokens / seconds,
         basis=basis,
     )
+
+
+def _footprint(run: RunConfig, counts: Counts) -> tuple[DeviceMemory | None, Communication | None]:
+    """Memory and communication; nothing for a variant whose layers fail without data: a plan stops no run."""
+    try:
+        return measure_run(run, counts)
+    except Exception as error:
+        log.warning("no memory plan for %s: %s: %s", run.variant_name, type(error).__name__, error)
+        return None, None
 
 
 def _seconds_per_run(run: RunConfig, root: Path, counts: Counts) -> tuple[float, str]:
@@ -141,14 +151,14 @@ def _cells(row: PlanRow) -> tuple[str, ...]:
         quantity(row.parameters["total"]),
         quantity(row.parameters["residual"]),
         quantity(row.flops_per_run),
-        size(row.memory.peak),
-        size(sum(dataclasses.astuple(row.communication))),
+        size(row.memory.peak) if row.memory else "unknown",
+        size(sum(dataclasses.astuple(row.communication))) if row.communication else "unknown",
         f"{row.hours * 60:,.1f} min" if row.hours < 2 else f"{row.hours:,.0f} h",
     )
 
 
 def _caption(rows: list[PlanRow]) -> str:
-    checkpointed = max(row.memory.peak_checkpointed for row in rows)
+    checkpointed = max((row.memory.peak_checkpointed for row in rows if row.memory), default=0)
     disk = sum(row.disk_bytes for row in rows)
     protocols = ", ".join(dict.fromkeys(row.protocol_id for row in rows))
     stated = any(row.basis == "stated" for row in rows)
