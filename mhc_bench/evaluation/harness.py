@@ -66,10 +66,17 @@ def run_tasks(
     Raises:
         RunError: a task whose data is not on this machine.
     """
+    lm = make_lm(model, tokenizer, batch_size, precision)
+    return ask(lm, names, folder=folder, metadata=metadata, limit=limit, on_progress=on_progress)
+
+
+def make_lm(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, batch_size: int, precision: str
+) -> LM:
+    """`model` as lm-eval's model, on its own device; `bf16` computes under autocast."""
     dtype = torch.bfloat16 if precision == "bf16" else None
     with quiet_lm_eval(None):
-        lm = SharedPrefixLM(model, tokenizer, batch_size, dtype)
-    return ask(lm, names, folder=folder, metadata=metadata, limit=limit, on_progress=on_progress)
+        return SharedPrefixLM(model, tokenizer, batch_size, dtype)
 
 
 def ask(

@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
+from lm_eval.api.model import LM
 from transformers import PreTrainedModel
 
 from mhc_bench.config import HardwareConfig, RunConfig, WorldConfig
 from mhc_bench.errors import RunError, UsageError
 from mhc_bench.evaluation.availability import check_runnable
 from mhc_bench.evaluation.baselines import known_baselines
-from mhc_bench.evaluation.harness import Outcome, run_tasks
+from mhc_bench.evaluation.harness import Outcome, ask, make_lm
 from mhc_bench.evaluation.quiet import Progress, quiet_transformers
+from mhc_bench.evaluation.ranks import Ranks, divided, joined, serve
 from mhc_bench.evaluation.scores import json_clean, summarise
 from mhc_bench.evaluation.summary import EvaluationSummary, write_evaluation
 from mhc_bench.evaluation.tasks import lm_eval_root
@@ -33,10 +38,14 @@ def evaluate(
 ) -> EvaluationSummary:
     """Run lm-eval on `run_dir/checkpoints/final` and write `evaluation.json` and `samples/<task>.jsonl`.
 
+    Collective where several ranks were started (torch.distributed is initialised): each loads the model on
+    its own device and answers its share of the requests; the first asks and writes.
+
     Args:
         config: the run's configuration; `evaluation` and `data` decide what is asked.
         out: where to write; the run's own folder by default.
-        on_progress: told what is being done, the requests done and their number.
+        on_progress: on the first rank: told what is being done, and how many requests of its share are done
+            and how many there are.
 
     Raises:
         UsageError: an unknown task, or none, or one whose data or packages are not here; nothing is written.
@@ -47,28 +56,50 @@ def evaluate(
         raise UsageError(f"suite {config.suite} names no evaluation tasks: give evaluation.tasks=[...]")
     check_runnable(config.evaluation.tasks)
     folder = final_model(run_dir)
-    threads = torch.get_num_threads()
-    torch.set_num_threads(config.hardware.threads)
+    with _threads(config.hardware.threads), joined() as ranks:
+        own, summary = _load(folder, config, ranks), None
+        if ranks.first:
+            outcome = _ask(own, config, ranks, _Reporter(run_dir, on_progress))
+            baselines = known_baselines(config, outcome.samples)
+            summary = summarise(outcome, baselines, time.perf_counter() - began)
+            _write(outcome, summary, run_dir if out is None else out)
+        else:
+            serve(own, ranks)
+        told: EvaluationSummary = ranks.scatter([summary] * ranks.count)
+    return told
+
+
+def _load(folder: Path, config: RunConfig, ranks: Ranks) -> LM:
+    """The final model on this rank's device."""
+    with quiet_transformers():
+        model, tokenizer = load_model(folder)
+    placed = _placed(model, config.hardware, ranks)
+    return make_lm(placed, tokenizer, config.evaluation.batch_size, config.training.precision)
+
+
+def _ask(own: LM, config: RunConfig, ranks: Ranks, reporter: _Reporter) -> Outcome:
     try:
-        with quiet_transformers():
-            model, tokenizer = load_model(folder)
-        outcome = run_tasks(
-            _placed(model, config.hardware),
-            tokenizer,
-            config.evaluation.tasks,
-            metadata=_metadata(config),
-            limit=config.evaluation.limit,
-            batch_size=config.evaluation.batch_size,
-            precision=config.training.precision,
-            on_progress=_Reporter(run_dir, on_progress),
-        )
+        with divided(own, ranks) as lm:
+            return ask(
+                lm,
+                config.evaluation.tasks,
+                metadata=_metadata(config),
+                limit=config.evaluation.limit,
+                on_progress=reporter,
+            )
     finally:
-        torch.set_num_threads(threads)
-        (run_dir / PROGRESS_FILE).unlink(missing_ok=True)
-    baselines = known_baselines(config, outcome.samples)
-    summary = summarise(outcome, baselines, time.perf_counter() - began)
-    _write(outcome, summary, run_dir if out is None else out)
-    return summary
+        reporter.close()
+
+
+@contextlib.contextmanager
+def _threads(wanted: int) -> Iterator[None]:
+    """torch's threads, as many as the run's hardware has for each process."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(wanted)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def final_model(run_dir: Path) -> Path:
@@ -83,9 +114,10 @@ def final_model(run_dir: Path) -> Path:
     return folder
 
 
-def _placed(model: PreTrainedModel, hardware: HardwareConfig) -> PreTrainedModel:
+def _placed(model: PreTrainedModel, hardware: HardwareConfig, ranks: Ranks) -> PreTrainedModel:
     if hardware.accelerator == "gpu" and torch.cuda.is_available():
-        torch.nn.Module.cuda(model)
+        here = int(os.environ.get("LOCAL_RANK", "0")) if ranks.count > 1 else 0
+        torch.nn.Module.cuda(model, here % torch.cuda.device_count())
     return model
 
 
@@ -109,6 +141,10 @@ class _Reporter:
             write_json(self._path, {"stage": "evaluate", "step": done, "steps": total, "loss": None})
         if self._then is not None:
             self._then(what, done, total)
+
+    def close(self) -> None:
+        """What was reported is over."""
+        self._path.unlink(missing_ok=True)
 
 
 def _write(outcome: Outcome, summary: EvaluationSummary, out: Path) -> None:

@@ -32,12 +32,13 @@ from mhc_bench.config.typed import typed
 from mhc_bench.errors import RunError, UsageError
 from mhc_bench.suite import plan as planning
 from mhc_bench.suite.cost import measure_missing_costs
+from mhc_bench.suite.evaluating import evaluable, evaluate_run
 from mhc_bench.suite.preflight import check_evaluations, count, preflight
 from mhc_bench.suite.record import record_run, write_origin
 from mhc_bench.suite.report import Reporter
 from mhc_bench.suite.runner import missing_runs, run_missing, slots
 from mhc_bench.suite.state import EVALUATION_FILE, RECORD_FILE, TRAINING_FILE, RunState, read_state
-from mhc_bench.suite.worker import complete_run, evaluable, evaluate_run, is_first_rank, locked, train_run
+from mhc_bench.suite.worker import complete_run, is_first_rank, locked, train_run
 
 
 def run(name: str, overrides: list[str], root: Path, dry_run: bool, records: Path | None) -> int:
@@ -201,7 +202,8 @@ def evaluate(folder: Path, overrides: list[str]) -> int:
     evaluate_run(each, folder, place)
     if not overrides:
         complete_run(each, folder)
-    _print_scores(place)
+    if is_first_rank():
+        _print_scores(place)
     return 0
 
 

@@ -14,8 +14,9 @@ from filelock import FileLock
 from mhc_bench.config import RunConfig, load_run_config
 from mhc_bench.errors import MhcBenchError
 from mhc_bench.files import write_text
+from mhc_bench.suite.evaluating import evaluate_run
 from mhc_bench.suite.record import record_run
-from mhc_bench.suite.state import EVALUATION_FILE, FAILURE_FILE, TRAINING_FILE, read_json, read_state
+from mhc_bench.suite.state import FAILURE_FILE, TRAINING_FILE, read_state
 
 LOCK_FILE = ".lock"
 
@@ -26,8 +27,8 @@ def complete_run(run: RunConfig, folder: Path) -> None:
         if read_state(folder).finished:
             return
         train_run(run, folder)
+        evaluate_run(run, folder, folder)
         if is_first_rank():
-            evaluate_run(run, folder, folder)
             record_run(run, folder)
 
 
@@ -37,20 +38,6 @@ def train_run(run: RunConfig, folder: Path) -> None:
         from mhc_bench.training import fit
 
         fit(run, folder)
-
-
-def evaluate_run(run: RunConfig, folder: Path, out: Path) -> None:
-    """Evaluate a trained run into `out` on its suite's tasks, where it has any; not a diverged run."""
-    if evaluable(run, folder) and not (out / EVALUATION_FILE).exists():
-        from mhc_bench.evaluation import evaluate
-
-        evaluate(run, folder, out)
-
-
-def evaluable(run: RunConfig, folder: Path) -> bool:
-    """Whether a trained run has tasks to be evaluated on and weights that are worth it."""
-    trained = read_json(folder / TRAINING_FILE) or {}
-    return bool(run.evaluation.tasks) and trained.get("status") == "complete"
 
 
 def is_first_rank() -> bool:
