@@ -29,8 +29,8 @@ FEW = 6
 CLIP = 0.1
 """Below the gradient norm of every step: all are clipped."""
 FP32_TOLERANCE = 5e-6
-"""Largest difference of a step's loss in nats, where ranks add the same numbers in another order: ten times the
-spacing of fp32 numbers at the losses of the start (4.8e-7). 6.0e-7 was found over 20 steps."""
+"""Largest difference of a step's loss in nats, where ranks add the same numbers in another order: ten times
+the spacing of fp32 numbers at the losses of the start (4.8e-7). 6.0e-7 was found over 20 steps."""
 BF16_TOLERANCE = 5e-3
 
 pytestmark = pytest.mark.ranks
