@@ -16,6 +16,11 @@ def evaluable(run: RunConfig, folder: Path) -> bool:
     return bool(run.evaluation.tasks) and trained.get("status") == "complete"
 
 
+def to_evaluate(run: RunConfig, folder: Path, out: Path) -> bool:
+    """Whether an evaluation into `out` is still to be made."""
+    return evaluable(run, folder) and not (out / EVALUATION_FILE).exists()
+
+
 def evaluate_run(run: RunConfig, folder: Path, out: Path) -> None:
     """Evaluate a trained run into `out` on its suite's tasks, where it has any; not a diverged run.
 
@@ -25,7 +30,7 @@ def evaluate_run(run: RunConfig, folder: Path, out: Path) -> None:
         UsageError: a task that is unknown or cannot run here.
         RunError: no final model, or a rank failed.
     """
-    if not evaluable(run, folder) or (out / EVALUATION_FILE).exists():
+    if not to_evaluate(run, folder, out):
         return
     from mhc_bench.training.checks import launched
 
@@ -52,7 +57,7 @@ def _launch(run: RunConfig, folder: Path, out: Path, ranks: int) -> None:
     check_runnable(run.evaluation.tasks)
     with tempfile.TemporaryDirectory() as scratch:
         save_run_config(run, Path(scratch))
-        launch_module("mhc_bench.suite.evaluation_ranks", [scratch, str(folder), str(out)], run, ranks)
+        launch_module(run, ranks, "mhc_bench.suite.ranks", [str(folder), scratch, str(out)])
 
 
 def _evaluate_here(run: RunConfig, folder: Path, out: Path) -> None:

@@ -14,7 +14,7 @@ from filelock import FileLock
 from mhc_bench.config import RunConfig, load_run_config
 from mhc_bench.errors import MhcBenchError
 from mhc_bench.files import write_text
-from mhc_bench.suite.evaluating import evaluate_run
+from mhc_bench.suite.evaluating import evaluate_run, to_evaluate
 from mhc_bench.suite.record import record_run
 from mhc_bench.suite.state import FAILURE_FILE, TRAINING_FILE, read_state
 
@@ -22,14 +22,41 @@ LOCK_FILE = ".lock"
 
 
 def complete_run(run: RunConfig, folder: Path) -> None:
-    """Train, evaluate and record what of this is missing. Safe to repeat; one process at a time."""
+    """Train, evaluate and record what of this is missing. Safe to repeat; one process at a time.
+
+    The ranks of a run that takes several are started once, for all its stages.
+    """
     with locked(folder):
         if read_state(folder).finished:
             return
-        train_run(run, folder)
-        evaluate_run(run, folder, folder)
-        if is_first_rank():
-            record_run(run, folder)
+        if not (run.hardware.devices > 1 and _lacks_ranks(run, folder)):
+            complete_as_rank(run, folder)
+        else:
+            from mhc_bench.training.launch import launch_module
+
+            launch_module(run, run.hardware.devices, "mhc_bench.suite.ranks", [str(folder)])
+
+
+def _lacks_ranks(run: RunConfig, folder: Path) -> bool:
+    """Whether there is something to compute, and no launcher has started the ranks for it.
+
+    Raises:
+        UsageError: ranks that cannot be started from here.
+    """
+    if (folder / TRAINING_FILE).exists() and not to_evaluate(run, folder, folder):
+        return False
+    from mhc_bench.training.checks import check_run, launched
+
+    check_run(run)
+    return not launched()
+
+
+def complete_as_rank(run: RunConfig, folder: Path) -> None:
+    """One process's part of `complete_run`; the caller holds the lock, or is one of its ranks."""
+    train_run(run, folder)
+    evaluate_run(run, folder, folder)
+    if is_first_rank():
+        record_run(run, folder)
 
 
 def train_run(run: RunConfig, folder: Path) -> None:

@@ -28,35 +28,39 @@ def launch_ranks(config: RunConfig, run_dir: Path, quiet: bool) -> None:
         RunError: a rank failed; the others have been ended.
     """
     arguments = [str(run_dir), *(["--quiet"] if quiet else [])]
-    launch_module("mhc_bench.training.ranks", arguments, config, config.hardware.devices)
+    launch_module(config, config.hardware.devices, "mhc_bench.training.ranks", arguments)
 
 
-def launch_module(module: str, arguments: list[str], config: RunConfig, ranks: int) -> None:
+def launch_module(config: RunConfig, ranks: int, module: str, arguments: list[str]) -> None:
     """Run `python -m module` for a run in `ranks` processes of this machine and wait for them.
 
     Raises:
         RunError: a rank failed; the others have been ended.
     """
     with tempfile.TemporaryDirectory() as scratch:
-        launch = LaunchConfig(
-            min_nodes=1,
-            max_nodes=1,
-            nproc_per_node=ranks,
-            run_id=uuid.uuid4().hex,
-            rdzv_backend="c10d",
-            rdzv_endpoint="localhost:0",
-            max_restarts=0,
-            monitor_interval=0.1,
-            logs_specs=DefaultLogsSpecs(log_dir=scratch),
-        )
-        os.environ.setdefault("OMP_NUM_THREADS", str(config.hardware.threads))
-        try:
-            elastic_launch(launch, sys.executable)("-m", module, *arguments)
-        except ChildFailedError as error:
-            rank, failure = error.get_first_failure()
-            raise RunError(
-                f"rank {rank} of {config.variant_name} seed {config.seed}: {_reason(failure.message)}"
-            ) from error
+        _launch(config, ranks, scratch, ["-m", module, *arguments])
+
+
+def _launch(config: RunConfig, ranks: int, scratch: str, command: list[str]) -> None:
+    launch = LaunchConfig(
+        min_nodes=1,
+        max_nodes=1,
+        nproc_per_node=ranks,
+        run_id=uuid.uuid4().hex,
+        rdzv_backend="c10d",
+        rdzv_endpoint="localhost:0",
+        max_restarts=0,
+        monitor_interval=0.1,
+        logs_specs=DefaultLogsSpecs(log_dir=scratch),
+    )
+    os.environ.setdefault("OMP_NUM_THREADS", str(config.hardware.threads))
+    try:
+        elastic_launch(launch, sys.executable)(*command)
+    except ChildFailedError as error:
+        rank, failure = error.get_first_failure()
+        raise RunError(
+            f"rank {rank} of {config.variant_name} seed {config.seed}: {_reason(failure.message)}"
+        ) from error
 
 
 def _reason(message: object) -> str:
