@@ -44,7 +44,7 @@ class Reporter:
         if state.finished:
             outcome = f"{state.standing}, {_validation(folder)}, {duration(seconds)}"
         else:
-            outcome = f"failed: {state.detail}"
+            outcome = f"{state.standing}: {state.detail}"
         self.console.print(f"[{self.done}/{self.total}] {self.name(run)}: {outcome}", markup=False)
 
     def update(self, active: list[tuple[RunConfig, Path]], waiting: int) -> None:
