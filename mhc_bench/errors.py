@@ -22,7 +22,7 @@ class RunError(MhcBenchError):
     """Something that was asked for correctly failed: a damaged file, a run that broke. Exit code 1."""
 
 
-class Interrupted(MhcBenchError):
+class StoppedError(MhcBenchError):
     """Told to stop before the end: the same command goes on later. Exit code 75, `EX_TEMPFAIL`."""
 
     exit_code = 75

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from types import FrameType, TracebackType
 from typing import Any
 
-from mhc_bench.errors import Interrupted
+from mhc_bench.errors import StoppedError
 
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
 """SIGTERM comes with preemption, `scancel` and a shutdown; the other two are what schedulers can be asked to
@@ -19,7 +19,7 @@ send some time before a time limit."""
 
 @contextlib.contextmanager
 def ends_when_told() -> Iterator[None]:
-    """A stop signal inside ends this process with the exit code of `Interrupted`.
+    """A stop signal inside ends this process with the exit code of `StoppedError`.
 
     It raises `SystemExit`, which no library takes for an error that it may swallow.
     """
@@ -32,7 +32,7 @@ def ends_when_told() -> Iterator[None]:
 
 def _end(number: int, frame: FrameType | None) -> None:
     print(f"stopped by {signal.Signals(number).name}", file=sys.stderr, flush=True)
-    raise SystemExit(Interrupted.exit_code)
+    raise SystemExit(StoppedError.exit_code)
 
 
 class StopNotice:
@@ -62,7 +62,7 @@ Handlers = dict[signal.Signals, Any]
 
 
 def _handle(handler: Callable[[int, FrameType | None], None]) -> Handlers:
-    """Give all stop signals one handler; returns those before. Python allows this in the main thread alone."""
+    """Give all stop signals one handler; returns those before. Only the main thread may."""
     if threading.current_thread() is not threading.main_thread():
         return {}
     return {number: signal.signal(number, handler) for number in STOP_SIGNALS}

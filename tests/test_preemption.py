@@ -1,4 +1,4 @@
-"""A run that is told to stop saves where it is, says so by its exit code, and ends with the same bits later."""
+"""A run that is told to stop saves where it is, says so, and ends with the same bits later."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from test_resume import same
 from tiny_runs import tiny_run, write_corpus
 
 from mhc_bench.config import RunConfig, save_run_config
-from mhc_bench.errors import Interrupted
+from mhc_bench.errors import StoppedError
 from mhc_bench.files import write_json
 from mhc_bench.stopping import STOP_SIGNALS, StopNotice, ends_when_told
 from mhc_bench.suite import runner, worker
@@ -66,7 +66,7 @@ def told_in_pass(passes: int, number: signal.Signals) -> None:
 def outcome(config: RunConfig, folder: Path) -> str:
     try:
         fit(config, folder)
-    except Interrupted as told:
+    except StoppedError as told:
         return str(told)
     return "finished"
 
@@ -188,9 +188,11 @@ def test_the_suite_tells_a_stopped_run_from_a_failed_one(tmp_path: Path, code: s
 
 
 def test_a_stopped_suite_stops_its_runs_and_waits_for_them(tmp_path: Path) -> None:
-    script = "import signal, sys, time; signal.signal(15, lambda *_: sys.exit(75)); print(1, flush=True); time.sleep(60)"
+    script = "import signal, sys, time; signal.signal(15, lambda *_: sys.exit(75)); print(flush=True)"
     process = subprocess.Popen(
-        [sys.executable, "-S", "-c", script], stdout=subprocess.PIPE, start_new_session=True
+        [sys.executable, "-S", "-c", f"{script}; time.sleep(60)"],
+        stdout=subprocess.PIPE,
+        start_new_session=True,
     )
     assert process.stdout is not None and process.stdout.readline()
     job = runner.Job(tiny_run(tmp_path), tmp_path, 0, process, time.monotonic())

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mhc_bench.config import RunConfig, SuiteConfig, check_same_run, run_configs, run_folder, save_run_config
-from mhc_bench.errors import Interrupted
+from mhc_bench.errors import StoppedError
 from mhc_bench.provenance import available_cores
 from mhc_bench.suite.report import Reporter
 from mhc_bench.suite.state import FAILURE_FILE, LOG_FILE, RunState, read_state
@@ -125,7 +125,7 @@ def _outcome(job: Job) -> RunState:
     if state.finished or state.standing == "failed":
         return state
     code = job.process.returncode
-    if code in (Interrupted.exit_code, -signal.SIGTERM):
+    if code in (StoppedError.exit_code, -signal.SIGTERM):
         return RunState("interrupted", "told to stop; the same command goes on from its last checkpoint")
     reason = f"killed by signal {-code}" if code < 0 else f"ended with exit code {code}"
     return RunState("failed", f"{reason}; see {job.folder / LOG_FILE}")
@@ -133,7 +133,7 @@ def _outcome(job: Job) -> RunState:
 
 @contextmanager
 def _stopped_at_the_end(jobs: list[Job]) -> Iterator[None]:
-    """No run outlives the suite: on Ctrl-C or an error it is told to stop, on a second Ctrl-C it is killed."""
+    """No run outlives the suite: on Ctrl-C or an error it is told to stop, on a second Ctrl-C killed."""
     try:
         yield
     finally:

@@ -12,7 +12,7 @@ from pathlib import Path
 from filelock import FileLock
 
 from mhc_bench.config import RunConfig, load_run_config
-from mhc_bench.errors import Interrupted, MhcBenchError
+from mhc_bench.errors import MhcBenchError, StoppedError
 from mhc_bench.files import write_text
 from mhc_bench.stopping import ends_when_told
 from mhc_bench.suite.record import record_run
@@ -75,7 +75,7 @@ def work(folder: Path) -> int:
     try:
         with ends_when_told():
             complete_run(load_run_config(folder), folder)
-    except Interrupted as told:
+    except StoppedError as told:
         print(told, flush=True)
         return told.exit_code
     except Exception as error:

@@ -8,14 +8,14 @@ import pickle
 import resource
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import lightning as L
 import torch
 import torch.distributed as dist
-from lightning.fabric.plugins.environments import LightningEnvironment
+from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 from transformers.utils import logging as transformers_logging
 
@@ -24,7 +24,7 @@ from mhc_bench.config.schema import RunConfig
 from mhc_bench.data import open_source
 from mhc_bench.data.module import BatchPlan, TokenData
 from mhc_bench.data.source import TokenSource
-from mhc_bench.errors import Interrupted, RunError
+from mhc_bench.errors import RunError, StoppedError
 from mhc_bench.model import count_parameters, flops_per_token, save_model, weight_digest
 from mhc_bench.stopping import StopNotice
 from mhc_bench.training.balancing import ExpertBalancing
@@ -83,7 +83,7 @@ def fit(config: RunConfig, run_dir: Path, *, quiet: bool = False) -> TrainingSum
         UsageError: the configuration cannot be trained here, or the folder belongs to another run; nothing
             has been written.
         RunError: checkpoints are damaged, or a rank failed.
-        Interrupted: a stop signal came; a checkpoint of the last step is there.
+        StoppedError: a stop signal came; a checkpoint of the last step is there.
     """
     check_run(config)
     check_same_run(config, run_dir)
@@ -126,14 +126,12 @@ def train_rank(config: RunConfig, source: TokenSource, run_dir: Path, quiet: boo
                 dist.destroy_process_group()
 
 
-def _train(
-    config: RunConfig, source: TokenSource, run_dir: Path, quiet: bool, notice: StopNotice
-) -> None:
+def _train(config: RunConfig, source: TokenSource, run_dir: Path, quiet: bool, notice: StopNotice) -> None:
     checkpoint = newest_good(run_dir, is_sharded(config))
     module, clock = ResidualTraining(config, source), Clock()
     recorder = Recorder(config, run_dir, clock, quiet)
     preemption = Preemption(notice, clock)
-    trainer = make_trainer(config, run_dir, recorder, clock, preemption)
+    trainer = make_trainer(config, run_dir, recorder, clock, [preemption])
     restarts = 0
     if trainer.is_global_zero:
         remove_unfinished(run_dir)
@@ -146,12 +144,12 @@ def _train(
             weights_only=True,
         )
         if preemption.stopped:
-            raise Interrupted(f"stopped after step {clock.step} of {config.training.steps}: {GOES_ON}")
+            raise StoppedError(f"stopped after step {clock.step} of {config.training.steps}: {GOES_ON}")
         finish(config, module, recorder, run_dir, restarts)
         if notice.told:
-            raise Interrupted(f"stopped after training: {GOES_ON}")
+            raise StoppedError(f"stopped after training: {GOES_ON}")
     except SIGTERMException:
-        raise Interrupted(f"stopped before training began: {GOES_ON}") from None
+        raise StoppedError(f"stopped before training began: {GOES_ON}") from None
     except pickle.UnpicklingError as error:
         reason = str(error).splitlines()[0]
         raise RunError(f"{checkpoint} cannot be loaded ({reason}): remove it to start over") from error
@@ -160,9 +158,13 @@ def _train(
 
 
 def make_trainer(
-    config: RunConfig, run_dir: Path, recorder: Recorder, clock: Clock, preemption: Preemption
+    config: RunConfig, run_dir: Path, recorder: Recorder, clock: Clock, stopping: Sequence[L.Callback] = ()
 ) -> L.Trainer:
-    """The Trainer, with everything that Lightning would add by itself turned off."""
+    """The Trainer, with everything that Lightning would add by itself turned off.
+
+    Args:
+        stopping: what may end training early, asked before the checkpoint of a step.
+    """
     training, logs = config.training, config.logging
     return L.Trainer(
         accelerator=config.hardware.accelerator,
@@ -180,7 +182,7 @@ def make_trainer(
             ExpertBalancing(config.optimizer.balancing_speed, training.probe_every, run_dir, clock, recorder),
             Validation(training.validate_every, clock, recorder.report_validation),
             Probes(training.probe_every, run_dir, clock, recorder),
-            preemption,
+            *stopping,
             Checkpoints(logs.checkpoint_every, run_dir, clock, recorder.history),
         ],
         default_root_dir=run_dir,

@@ -16,7 +16,7 @@ from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
 from mhc_bench.config.schema import RunConfig
-from mhc_bench.errors import Interrupted, RunError
+from mhc_bench.errors import RunError, StoppedError
 from mhc_bench.stopping import STOP_SIGNALS
 
 SECONDS_BETWEEN_LOOKS = 0.5
@@ -30,7 +30,7 @@ def launch_ranks(config: RunConfig, run_dir: Path, quiet: bool) -> None:
 
     Raises:
         RunError: a rank failed; the others have been ended.
-        Interrupted: a signal came, and the ranks have ended.
+        StoppedError: a signal came, and the ranks have ended.
     """
     with tempfile.TemporaryDirectory() as scratch:
         _launch(config, scratch, [str(run_dir), *(["--quiet"] if quiet else [])])
@@ -54,11 +54,11 @@ def _launch(config: RunConfig, scratch: str, arguments: list[str]) -> None:
     try:
         elastic_launch(launch, sys.executable)("-m", "mhc_bench.training.ranks", *arguments)
     except SignalException as error:
-        raise Interrupted(f"stopped by {error.sigval.name}: the same command goes on") from None
+        raise StoppedError(f"stopped by {error.sigval.name}: the same command goes on") from None
     except ChildFailedError as error:
         rank, failure = error.get_first_failure()
-        if failure.exitcode == Interrupted.exit_code:
-            raise Interrupted("the ranks were told to stop: the same command goes on") from None
+        if failure.exitcode == StoppedError.exit_code:
+            raise StoppedError("the ranks were told to stop: the same command goes on") from None
         raise RunError(
             f"rank {rank} of {config.variant_name} seed {config.seed}: {_reason(failure.message)}"
         ) from error

@@ -1,8 +1,8 @@
 """Training ends after the current step, with a checkpoint, where any of its ranks is told to stop.
 
 Each rank votes after each step and reads the votes after the next one, when they have long arrived: no rank
-waits for another, and all stop after the same step. So a run needs the time of two steps and of one checkpoint
-between the signal and its end.
+waits for another, and all stop after the same step. So a run needs the time of two steps and of one
+checkpoint between the signal and its end.
 """
 
 from __future__ import annotations

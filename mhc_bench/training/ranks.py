@@ -13,7 +13,7 @@ def main() -> None:
     """Train the run whose folder is the first argument."""
     # imported here, where a failure reaches the launcher with its message
     from mhc_bench.config import load_run_config
-    from mhc_bench.errors import Interrupted
+    from mhc_bench.errors import StoppedError
     from mhc_bench.stopping import ends_when_told
     from mhc_bench.training.fitting import fit
     from mhc_bench.training.launch import end_with_parent
@@ -23,7 +23,7 @@ def main() -> None:
     with ends_when_told():
         try:
             fit(load_run_config(folder), folder, quiet="--quiet" in sys.argv[2:])
-        except Interrupted as told:
+        except StoppedError as told:
             sys.exit(told.exit_code)
 
 
