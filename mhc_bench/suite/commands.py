@@ -196,6 +196,7 @@ def train(name: str, overrides: list[str], root: Path) -> int:
     if isinstance(suite.launcher, SlurmConfig):
         raise UsageError("train computes here: launcher=slurm is for mhc-bench run")
     check_machine(suite.hardware)
+    _follow_torchrun()
     if is_first_rank():
         preflight([each])
         _note_gap(each)
@@ -209,6 +210,15 @@ def train(name: str, overrides: list[str], root: Path) -> int:
             record_run(each, folder)
     Console().print(f"trained: {folder}", highlight=False, soft_wrap=True)
     return 0
+
+
+def _follow_torchrun() -> None:
+    """A rank of torchrun ends with it: a node whose agent has died must not go on writing."""
+    from mhc_bench.training.checks import launched
+    from mhc_bench.training.launch import end_with_parent
+
+    if launched():
+        end_with_parent()
 
 
 def _note_gap(run: RunConfig) -> None:

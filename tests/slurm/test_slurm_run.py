@@ -21,7 +21,7 @@ from mhc_bench.suite.slurm import job_of, queued_jobs
 from mhc_bench.suite.state import read_json
 
 pytestmark = [
-    pytest.mark.slurm,
+    pytest.mark.cluster,
     pytest.mark.skipif(
         shutil.which("sbatch") is None or "SLURM_CONF" not in os.environ,
         reason="needs a SLURM of its own: tests/slurm/cluster.sh starts one, SLURM_CONF names it",
