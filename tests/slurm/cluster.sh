@@ -6,7 +6,8 @@
 #   tests/slurm/cluster.sh stop FOLDER     stop what `start` started from that FOLDER
 #
 # After `start`, `export SLURM_CONF=FOLDER/slurm.conf` lets sbatch, squeue and the others find it. All daemons
-# run as the user who starts them; everything that they write is in FOLDER.
+# run as the user who starts them; everything that they write is in FOLDER. A job that is requeued waits for
+# cred_expire seconds (and one) before it starts again: 5 here, 120 where nothing else is said.
 set -eu
 
 install_packages() {
@@ -27,7 +28,7 @@ SlurmdPort=${SLURMD_PORT:-16818}
 SlurmUser=$user
 SlurmdUser=$user
 AuthType=auth/munge
-AuthInfo=socket=$folder/munge/socket
+AuthInfo=socket=$folder/munge/socket,cred_expire=5
 CryptoType=crypto/munge
 StateSaveLocation=$folder/state
 SlurmdSpoolDir=$folder/spool
@@ -90,7 +91,7 @@ case "${1:-}" in
     start) start "$2" ;;
     stop) stop "$2" ;;
     *)
-        sed -n '2,9s/^# \{0,1\}//p' "$0"
+        sed -n '2,11s/^# \{0,1\}//p' "$0"
         exit 2
         ;;
 esac

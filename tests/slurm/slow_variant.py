@@ -9,7 +9,7 @@ from torch import Tensor
 from mhc_bench.residual import Carry
 from mhc_bench.residual.baseline import Baseline
 
-SECONDS = 0.02
+SECONDS = 0.05
 """Of each sublayer and forward pass."""
 
 
