@@ -6,7 +6,9 @@ a job of it is queued or running, whoever asks.
 
 from __future__ import annotations
 
+import contextlib
 import getpass
+import io
 import shutil
 import subprocess
 from pathlib import Path
@@ -86,7 +88,8 @@ def _submit(run: RunConfig, folder: Path, launcher: SlurmConfig) -> str:
     executor = SlurmExecutor(folder=folder / JOB_FOLDER)
     executor.update_parameters(**job_parameters(run, launcher))
     try:
-        return str(executor.submit(work_as_rank, str(folder)).job_id)
+        with contextlib.redirect_stderr(io.StringIO()):  # submitit prints there what it raises, too
+            return str(executor.submit(work_as_rank, str(folder)).job_id)
     except (FailedJobError, FailedSubmissionError) as error:
         lines = [line for line in str(error).splitlines() if "sbatch: error" in line] or [str(error)]
         raise RunError(f"SLURM refused the job: {lines[-1].removeprefix('sbatch: error: ')}") from None
