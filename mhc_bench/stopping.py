@@ -8,7 +8,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from types import FrameType, TracebackType
-from typing import Any
+from typing import Any, NoReturn
 
 from mhc_bench.errors import StoppedError
 
@@ -23,16 +23,26 @@ def ends_when_told() -> Iterator[None]:
 
     It raises `SystemExit`, which no library takes for an error that it may swallow.
     """
-    before = _handle(_end)
+    before, leaving = _handle(_end), False
     try:
         yield
+    except SystemExit:
+        leaving = True
+        raise
     finally:
-        _restore(before)
+        if not leaving:
+            _restore(before)
 
 
 def _end(number: int, frame: FrameType | None) -> None:
     print(f"stopped by {signal.Signals(number).name}", file=sys.stderr, flush=True)
-    raise SystemExit(StoppedError.exit_code)
+    leave(StoppedError.exit_code)
+
+
+def leave(code: int) -> NoReturn:
+    """End this process with `code`, whatever signals come on its way out."""
+    _handle(signal.SIG_IGN)
+    sys.exit(code)
 
 
 class StopNotice:
@@ -61,7 +71,7 @@ class StopNotice:
 Handlers = dict[signal.Signals, Any]
 
 
-def _handle(handler: Callable[[int, FrameType | None], None]) -> Handlers:
+def _handle(handler: Callable[[int, FrameType | None], None] | signal.Handlers) -> Handlers:
     """Give all stop signals one handler; returns those before. Only the main thread may."""
     if threading.current_thread() is not threading.main_thread():
         return {}

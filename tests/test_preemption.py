@@ -168,6 +168,18 @@ def test_handlers_are_given_back() -> None:
     assert [signal.getsignal(number) for number in STOP_SIGNALS] == before
 
 
+def test_on_the_way_out_a_further_signal_does_not_change_the_exit_code() -> None:
+    def stopped() -> None:
+        try:
+            with ends_when_told():
+                tell(signal.SIGTERM)()
+        except SystemExit as end:
+            tell(signal.SIGTERM)()
+            os._exit(int(str(end.code)))
+
+    assert in_child(stopped)[0] == 75
+
+
 def ended(folder: Path, code: str) -> runner.Job:
     process = subprocess.Popen([sys.executable, "-S", "-c", code])
     process.wait()

@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import os
-import sys
 from pathlib import Path
 
 
 def work_as_rank(folder: str) -> None:
     """Complete the run in `folder` over all tasks of this job; ends the process where that did not work."""
-    from mhc_bench.stopping import ends_when_told
+    from mhc_bench.stopping import ends_when_told, leave
     from mhc_bench.suite.worker import work
 
     with ends_when_told():
         _name_rank()
         code = work(Path(folder))
-    if code:
-        sys.exit(code)
+        if code:
+            leave(code)  # when one rank ends, srun ends the others: each keeps its own exit code
 
 
 def _name_rank() -> None:

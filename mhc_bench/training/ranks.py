@@ -14,7 +14,7 @@ def main() -> None:
     # imported here, where a failure reaches the launcher with its message
     from mhc_bench.config import load_run_config
     from mhc_bench.errors import StoppedError
-    from mhc_bench.stopping import ends_when_told
+    from mhc_bench.stopping import ends_when_told, leave
     from mhc_bench.training.fitting import fit
     from mhc_bench.training.launch import end_with_parent
 
@@ -24,7 +24,7 @@ def main() -> None:
         try:
             fit(load_run_config(folder), folder, quiet="--quiet" in sys.argv[2:])
         except StoppedError as told:
-            sys.exit(told.exit_code)
+            leave(told.exit_code)
 
 
 if __name__ == "__main__":

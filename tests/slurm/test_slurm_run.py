@@ -82,12 +82,7 @@ def summary(folder: Path) -> dict[str, Any]:
 def test_jobs_of_two_ranks_that_are_preempted_and_requeued_end_with_the_bits_of_a_local_run(
     tmp_path: Path,
 ) -> None:
-    words = ["variants=[baseline,slow_variant:Slow]", "training.steps=500", "hardware=cpu-fsdp"]
-    local = subprocess.run(
-        command(tmp_path / "local", "variants=[baseline]", *words[1:]), capture_output=True, text=True
-    )
-    assert local.returncode == 0, local.stdout + local.stderr
-
+    words = ["variants=[baseline,slow_variant:Slow]", "training.steps=400", "hardware=cpu-fsdp"]
     root = tmp_path / "jobs"
     waiting = subprocess.Popen(command(root, *words, *SLURM), stdout=subprocess.PIPE, text=True)
     slow = the_folder(root, "Slow")
@@ -110,6 +105,11 @@ def test_jobs_of_two_ranks_that_are_preempted_and_requeued_end_with_the_bits_of_
     out, _ = waiting.communicate(timeout=600)
     assert waiting.returncode == 0, out
     assert "[2/2]" in out and "Leaderboard:" in out
+    local = subprocess.run(
+        command(tmp_path / "local", "variants=[baseline]", *words[1:]), capture_output=True, text=True
+    )
+    assert local.returncode == 0, local.stdout + local.stderr
+
     (baseline,) = root.glob("*/baseline/seed0")
     (reference,) = tmp_path.glob("local/*/baseline/seed0")
     assert summary(slow)["restarts"] == 2 and summary(slow)["world_size"] == 2
