@@ -1,4 +1,4 @@
-"""The two ways in which the suite ends early, and the one line that each prints."""
+"""The ways in which the suite ends early, and the one line that each prints."""
 
 from __future__ import annotations
 
@@ -20,6 +20,12 @@ class UsageError(MhcBenchError):
 
 class RunError(MhcBenchError):
     """Something that was asked for correctly failed: a damaged file, a run that broke. Exit code 1."""
+
+
+class StoppedError(MhcBenchError):
+    """Told to stop before the end: the same command goes on later. Exit code 75, `EX_TEMPFAIL`."""
+
+    exit_code = 75
 
 
 def closest(value: str, choices: Iterable[str]) -> str | None:

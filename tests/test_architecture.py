@@ -12,7 +12,7 @@ import pytest
 import mhc_bench
 
 PACKAGE = Path(mhc_bench.__file__).parent
-LEAVES = {"errors", "files", "resources"}
+LEAVES = {"errors", "files", "resources", "stopping"}
 SETTINGS = {"config", "provenance"}
 MAY_IMPORT = {
     "cli": {"suite", "evaluation", "config"},

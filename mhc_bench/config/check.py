@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import re
+
 from mhc_bench.config.schema import (
     DataConfig,
     HardwareConfig,
+    LauncherConfig,
     OptimizerConfig,
     Protocol,
     ShardsConfig,
+    SlurmConfig,
     SuiteConfig,
     TextConfig,
     TrainingConfig,
 )
 from mhc_bench.errors import UsageError
+
+DURATION = r"[1-9][0-9]*[mhd]"
 
 
 def check_suite(suite: SuiteConfig) -> None:
@@ -27,6 +33,7 @@ def check_suite(suite: SuiteConfig) -> None:
     for seed in suite.seeds:
         _require(0 <= seed < 2**31, "seeds", seed, "whole numbers from 0 to 2147483647")
     check_protocol(suite, suite.hardware)
+    check_launcher(suite.launcher)
     _require(suite.logging.every > 0, "logging.every", suite.logging.every, "at least 1")
     _require(
         suite.logging.checkpoint_every > 0,
@@ -140,6 +147,32 @@ def check_hardware(hardware: HardwareConfig, training: TrainingConfig) -> None:
         "false with hardware.recompute=block, whose hooks no compiled graph can hold",
     )
     _require(hardware.side_by_side >= 0, "hardware.side_by_side", hardware.side_by_side, "0 or more")
+
+
+def check_launcher(launcher: LauncherConfig) -> None:
+    """Times and counts that a scheduler can have."""
+    if not isinstance(launcher, SlurmConfig):
+        return
+    _require(
+        re.fullmatch(DURATION, launcher.time) is not None,
+        "launcher.time",
+        launcher.time,
+        "a number and a unit, such as 90m, 24h or 2d",
+    )
+    limit = 60 * minutes(launcher.time)
+    _require(
+        0 < launcher.grace < limit,
+        "launcher.grace",
+        launcher.grace,
+        f"1 to less than launcher.time = {limit} s",
+    )
+    _require(launcher.requeues >= 0, "launcher.requeues", launcher.requeues, "0 or more")
+    _require(launcher.poll > 0, "launcher.poll", launcher.poll, "a positive number of seconds")
+
+
+def minutes(duration: str) -> int:
+    """Minutes of a duration such as 90m, 24h or 2d."""
+    return int(duration[:-1]) * {"m": 1, "h": 60, "d": 24 * 60}[duration[-1]]
 
 
 def _require(holds: bool, name: str, value: object, expected: str) -> None:

@@ -37,9 +37,10 @@ def load_suite(name: str, overrides: Iterable[str] = ()) -> SuiteConfig:
         UsageError: unknown suite, part, key or value; a value that makes no sense.
     """
     content = {"name": Path(name).stem, **read_part("suite", "suites", name)}
-    over = parse_overrides(overrides)
+    chosen, rest = _chosen_parts(overrides)
+    over = parse_overrides(rest)
     for field, folder in GROUPS.items():
-        content[field] = _part(field, folder, content.get(field, {}), over)
+        content[field] = _part(field, folder, chosen.get(field, content.get(field, {})))
     content["variants"] = _variants(content.get("variants", []), over.pop("variants", None))
     content["arms"] = _arms(content.get("arms", {}), over.pop("arms", None))
     suite = typed(SuiteConfig, merge(content, over), f"suite {name}")
@@ -76,11 +77,21 @@ def parse_overrides(overrides: Iterable[str]) -> dict[str, Any]:
     return as_mapping("overrides", content)
 
 
-def _part(field: str, folder: str, value: object, over: dict[str, Any]) -> dict[str, Any]:
-    """One group of settings: a selection on the command line replaces the suite's, dotted keys lie on top."""
-    chosen = over.get(field)
-    if isinstance(chosen, str):
-        value = over.pop(field)
+def _chosen_parts(overrides: Iterable[str]) -> tuple[dict[str, str], list[str]]:
+    """The parts that are selected by name (`hardware=gpu`), and the other overrides, which lie on top."""
+    chosen: dict[str, str] = {}
+    rest = []
+    for item in overrides:
+        field, _, name = item.partition("=")
+        if field in GROUPS and name and not name.startswith(("{", "[")):
+            chosen[field] = name
+        else:
+            rest.append(item)
+    return chosen, rest
+
+
+def _part(field: str, folder: str, value: object) -> dict[str, Any]:
+    """One group of settings, by name or as a mapping."""
     if isinstance(value, str):
         return read_part(field, folder, value)
     return resolve_base(field, folder, as_mapping(field, value))

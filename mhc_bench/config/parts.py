@@ -17,6 +17,7 @@ GROUPS = {
     "optimizer": "optimizers",
     "evaluation": "evaluations",
     "hardware": "hardware",
+    "launcher": "launchers",
 }
 """Suite field -> folder of its named parts."""
 

@@ -192,6 +192,42 @@ class HardwareConfig:
 
 
 @dataclass
+class LauncherConfig:
+    """How `mhc-bench run` starts its runs: no part of any id, and a run may be gone on with by another."""
+
+    kind: str = "local"
+    """`local`: processes of this machine, as many side by side as `hardware.side_by_side` says."""
+
+
+@dataclass
+class SlurmConfig(LauncherConfig):
+    """One SLURM job per run, of `hardware.nodes` x `hardware.devices` tasks: see `docs/hardware.md`."""
+
+    kind: str = "slurm"
+    time: str = "24h"
+    """Limit of a job, such as 90m, 24h or 2d. A run that needs longer goes on in the same job, requeued."""
+    grace: int = 300
+    """Seconds before the limit at which a job is told to stop: two steps and a checkpoint must fit in."""
+    requeues: int = 100
+    """How often a job that was told to stop is queued again."""
+    partition: str = ""
+    """Empty, here and below: what the cluster has as its default."""
+    account: str = ""
+    qos: str = ""
+    constraint: str = ""
+    memory: str = ""
+    """Of each node, such as 200G."""
+    options: dict[str, Any] = field(default_factory=dict)
+    """Further options of sbatch by their long names, such as `reservation`."""
+    setup: list[str] = field(default_factory=list)
+    """Shell commands of the job before the run, such as `module load cuda`."""
+    wait: bool = True
+    """Wait for the jobs and rank their records; else the same command, given later, ranks what is there."""
+    poll: float = 15.0
+    """Seconds between two looks at the queue."""
+
+
+@dataclass
 class LoggerConfig:
     """Any Lightning logger: a class of `lightning.pytorch.loggers` or a dotted path, and its arguments."""
 
@@ -259,6 +295,7 @@ class SuiteConfig(Protocol):
     arms: dict[str, dict[str, Any]] = field(default_factory=dict)
     """Study: arm name -> the protocol fields in which that arm differs."""
     hardware: HardwareConfig = field(default_factory=HardwareConfig)
+    launcher: LauncherConfig = field(default_factory=LauncherConfig)
     logging: LoggingConfig = field(default_factory=LoggingConfig)
 
 
@@ -266,4 +303,9 @@ DATA_KINDS: dict[str, type[DataConfig]] = {
     "world": WorldConfig,
     "text": TextConfig,
     "shards": ShardsConfig,
+}
+
+LAUNCHER_KINDS: dict[str, type[LauncherConfig]] = {
+    "local": LauncherConfig,
+    "slurm": SlurmConfig,
 }

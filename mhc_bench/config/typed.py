@@ -9,7 +9,14 @@ from typing import Any, TypeVar
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import ConfigKeyError, OmegaConfBaseException
 
-from mhc_bench.config.schema import DATA_KINDS, DataConfig, Protocol, RunConfig, SuiteConfig
+from mhc_bench.config.schema import (
+    DATA_KINDS,
+    LAUNCHER_KINDS,
+    DataConfig,
+    Protocol,
+    RunConfig,
+    SuiteConfig,
+)
 from mhc_bench.errors import UsageError, choose, closest
 
 T = TypeVar("T", bound=Protocol | DataConfig)
@@ -25,9 +32,10 @@ def typed(kind: type[T], content: dict[str, Any], where: str) -> T:
         UsageError: unknown key (with the nearest one), wrong type, missing value.
     """
     node = OmegaConf.structured(kind)
-    data = content.get("data")
-    if isinstance(data, dict) and "kind" in data:
-        node.data = OmegaConf.structured(DATA_KINDS[choose("data kind", str(data["kind"]), DATA_KINDS)])
+    for field, kinds in (("data", DATA_KINDS), ("launcher", LAUNCHER_KINDS)):
+        part = content.get(field)
+        if isinstance(part, dict) and "kind" in part:
+            node[field] = OmegaConf.structured(kinds[choose(f"{field} kind", str(part["kind"]), kinds)])
     return _complete(kind, node, content, where)
 
 

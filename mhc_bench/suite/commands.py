@@ -15,6 +15,7 @@ from rich.table import Table
 
 from mhc_bench.config import (
     RunConfig,
+    SlurmConfig,
     SuiteConfig,
     check_same_run,
     load_run_config,
@@ -29,15 +30,18 @@ from mhc_bench.config.identity import DIGITS
 from mhc_bench.config.load import parse_overrides
 from mhc_bench.config.parts import merge
 from mhc_bench.config.typed import typed
-from mhc_bench.errors import RunError, UsageError
+from mhc_bench.errors import RunError, StoppedError, UsageError
+from mhc_bench.stopping import ends_when_told
 from mhc_bench.suite import plan as planning
 from mhc_bench.suite.cost import measure_missing_costs
 from mhc_bench.suite.evaluating import evaluable, evaluate_run
-from mhc_bench.suite.preflight import check_evaluations, count, preflight
+from mhc_bench.suite.preflight import check_evaluations, check_machine, check_nodes, count, preflight
 from mhc_bench.suite.record import record_run, write_origin
 from mhc_bench.suite.report import Reporter
 from mhc_bench.suite.runner import missing_runs, run_missing, slots
+from mhc_bench.suite.slurm import check_slurm, queued_jobs
 from mhc_bench.suite.state import EVALUATION_FILE, RECORD_FILE, TRAINING_FILE, RunState, read_state
+from mhc_bench.suite.waiting import job_line, run_as_jobs
 from mhc_bench.suite.worker import complete_run, is_first_rank, locked, train_run
 
 
@@ -46,21 +50,46 @@ def run(name: str, overrides: list[str], root: Path, dry_run: bool, records: Pat
     console = Console()
     suite = load_suite(name, overrides)
     missing = missing_runs(suite, root)
+    check_launch(suite)
     counts = preflight(run_configs(suite))
     console.print(planning.to_table(planning.plan(suite, root, counts)))
     console.print(f"{len(missing)} of {len(run_configs(suite))} runs are missing.")
     if dry_run:
-        for each in missing:
-            console.print(f"  {Reporter.name(each)}: {read_state(run_folder(root, each)).standing}")
+        _tell_missing(suite, missing, root, console)
         return 0
     check_evaluations(missing)
-    failed = _compute(
-        suite, missing, root, console, shlex.join(["mhc-bench", "run", name, *overrides]), overrides
-    )
+    with ends_when_told():
+        unfinished = _compute(
+            suite, missing, root, console, shlex.join(["mhc-bench", "run", name, *overrides]), overrides
+        )
     _collate(suite, root, records, console)
-    for title, state in failed.items():
-        console.print(f"failed: {title}: {state.detail}", markup=False)
-    return 1 if failed else 0
+    for title, state in unfinished.items():
+        console.print(f"{state.standing}: {title}: {state.detail}", markup=False)
+    if any(state.standing == "failed" for state in unfinished.values()):
+        return RunError.exit_code
+    return StoppedError.exit_code if unfinished else 0
+
+
+def check_launch(suite: SuiteConfig) -> None:
+    """Refuse what cannot be started from here.
+
+    Raises:
+        UsageError: devices or commands that this machine lacks.
+    """
+    if isinstance(suite.launcher, SlurmConfig):
+        check_slurm(suite.launcher)
+    else:
+        check_machine(suite.hardware)
+        check_nodes(suite.hardware)
+
+
+def _tell_missing(suite: SuiteConfig, missing: list[RunConfig], root: Path, console: Console) -> None:
+    """One line for each missing run: where it stands, and what would be submitted for it."""
+    queue = queued_jobs() if isinstance(suite.launcher, SlurmConfig) else None
+    for each in missing:
+        folder = run_folder(root, each)
+        job = "" if queue is None else f"; {job_line(each, folder, queue)}"
+        console.print(f"  {Reporter.name(each)}: {read_state(folder).standing}{job}", highlight=False)
 
 
 def _compute(
@@ -73,11 +102,14 @@ def _compute(
 ) -> dict[str, RunState]:
     if not missing:
         return {}
-    measure_missing_costs(run_configs(suite), root, console)
+    if not isinstance(suite.launcher, SlurmConfig):  # what submits jobs is not what they run on
+        measure_missing_costs(run_configs(suite), root, console)
     for each in missing:
         write_origin(run_folder(root, each), command, overrides, suite.note)
     done = len(run_configs(suite)) - len(missing)
     with Reporter(console, len(missing) + done, done) as reporter:
+        if isinstance(suite.launcher, SlurmConfig):
+            return run_as_jobs(missing, root, suite.launcher, reporter)
         devices = device_count(suite)
         return run_missing(missing, root, slots(suite, devices), devices, reporter)
 
@@ -162,12 +194,16 @@ def train(name: str, overrides: list[str], root: Path) -> int:
     suite, each = single_run(name, overrides)
     folder = run_folder(root, each)
     check_same_run(each, folder)
+    if isinstance(suite.launcher, SlurmConfig):
+        raise UsageError("train computes here: launcher=slurm is for mhc-bench run")
+    check_machine(suite.hardware)
+    _follow_torchrun()
     if is_first_rank():
         preflight([each])
         _note_gap(each)
         save_run_config(each, folder)
         write_origin(folder, shlex.join(["mhc-bench", "train", name, *overrides]), overrides, suite.note)
-    with locked(folder):
+    with ends_when_told(), locked(folder):
         train_run(each, folder)
         if not is_first_rank():
             return 0
@@ -175,6 +211,15 @@ def train(name: str, overrides: list[str], root: Path) -> int:
             record_run(each, folder)
     Console().print(f"trained: {folder}", highlight=False, soft_wrap=True)
     return 0
+
+
+def _follow_torchrun() -> None:
+    """A rank of torchrun ends with it: a node whose agent has died must not go on writing."""
+    from mhc_bench.training.checks import launched
+    from mhc_bench.training.launch import end_with_parent
+
+    if launched():
+        end_with_parent()
 
 
 def _note_gap(run: RunConfig) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from mhc_bench.config import DataConfig, RunConfig
+from mhc_bench.config import DataConfig, HardwareConfig, RunConfig
 from mhc_bench.errors import UsageError
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ def preflight(runs: Iterable[RunConfig]) -> dict[tuple[str, str], Counts]:
         (arm, variant name) -> counts.
 
     Raises:
-        UsageError: an option, size, path, task or device that cannot work.
+        UsageError: an option, size, path or task that cannot work.
     """
     from mhc_bench.data import open_source
     from mhc_bench.evaluation import check_tasks
@@ -39,7 +39,6 @@ def preflight(runs: Iterable[RunConfig]) -> dict[tuple[str, str], Counts]:
     # data first: they can be fetched on any machine
     known = {key: vocabulary_of(open_source(data)) for key, data in _sources(distinct).items()}
     for run in distinct.values():
-        _check_hardware(run)
         check_tasks(run.evaluation.tasks)
     return {key: _count(run, known[str(run.data)]) for key, run in distinct.items()}
 
@@ -84,16 +83,34 @@ def check_evaluations(runs: Iterable[RunConfig]) -> None:
         check_runnable(tasks)
 
 
-def _check_hardware(run: RunConfig) -> None:
-    if run.hardware.accelerator == "cpu":
+def check_machine(hardware: HardwareConfig) -> None:
+    """Refuse to start here what this machine cannot run.
+
+    Raises:
+        UsageError: naming the devices that are missing.
+    """
+    if hardware.accelerator == "cpu":
         return
     import torch
 
     found = torch.cuda.device_count()
-    if found < run.hardware.devices:
+    if found < hardware.devices:
         raise UsageError(
-            f"hardware asks for {run.hardware.devices} GPU(s) per node and this machine has {found}: "
+            f"hardware asks for {hardware.devices} GPU(s) per node and this machine has {found}: "
             "expected hardware=cpu or hardware=cpu-fsdp here"
+        )
+
+
+def check_nodes(hardware: HardwareConfig) -> None:
+    """Refuse to start from here what needs further machines.
+
+    Raises:
+        UsageError: naming what starts the ranks of several nodes.
+    """
+    if hardware.nodes > 1:
+        raise UsageError(
+            f"hardware.nodes is {hardware.nodes}: expected launcher=slurm, or torchrun on each node "
+            "(docs/hardware.md)"
         )
 
 

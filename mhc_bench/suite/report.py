@@ -44,8 +44,12 @@ class Reporter:
         if state.finished:
             outcome = f"{state.standing}, {_validation(folder)}, {duration(seconds)}"
         else:
-            outcome = f"failed: {state.detail}"
+            outcome = f"{state.standing}: {state.detail}"
         self.console.print(f"[{self.done}/{self.total}] {self.name(run)}: {outcome}", markup=False)
+
+    def say(self, line: str) -> None:
+        """Print one line above the table."""
+        self.console.print(line, markup=False, highlight=False, soft_wrap=True)
 
     def update(self, active: list[tuple[RunConfig, Path]], waiting: int) -> None:
         """Refresh the live table, where there is one."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -13,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mhc_bench.config import RunConfig, SuiteConfig, check_same_run, run_configs, run_folder, save_run_config
+from mhc_bench.errors import StoppedError
 from mhc_bench.provenance import available_cores
 from mhc_bench.suite.report import Reporter
 from mhc_bench.suite.state import FAILURE_FILE, LOG_FILE, RunState, read_state
@@ -82,11 +84,16 @@ def run_missing(
     return failed
 
 
-def _start(run: RunConfig, root: Path, place: int, device_count: int) -> Job:
-    folder = run_folder(root, run)
+def make_ready(run: RunConfig, folder: Path) -> None:
+    """Give a run its folder, as a worker expects it."""
     folder.mkdir(parents=True, exist_ok=True)
     save_run_config(run, folder)
     (folder / FAILURE_FILE).unlink(missing_ok=True)
+
+
+def _start(run: RunConfig, root: Path, place: int, device_count: int) -> Job:
+    folder = run_folder(root, run)
+    make_ready(run, folder)
     environment = {
         **os.environ,
         "OMP_NUM_THREADS": str(run.hardware.threads),
@@ -118,18 +125,28 @@ def _outcome(job: Job) -> RunState:
     if state.finished or state.standing == "failed":
         return state
     code = job.process.returncode
+    if code in (StoppedError.exit_code, -signal.SIGTERM):
+        return RunState("interrupted", "told to stop; the same command goes on from its last checkpoint")
     reason = f"killed by signal {-code}" if code < 0 else f"ended with exit code {code}"
     return RunState("failed", f"{reason}; see {job.folder / LOG_FILE}")
 
 
 @contextmanager
 def _stopped_at_the_end(jobs: list[Job]) -> Iterator[None]:
-    """No run outlives the suite: on Ctrl-C or an error its process group is ended too."""
+    """No run outlives the suite: on Ctrl-C or an error it is told to stop, on a second Ctrl-C killed."""
     try:
         yield
     finally:
-        for job in jobs:
-            if job.process.poll() is None:
-                os.killpg(job.process.pid, 15)
-        for job in jobs:
-            job.process.wait()
+        _signal(jobs, signal.SIGTERM)
+        try:
+            for job in jobs:
+                job.process.wait()
+        except KeyboardInterrupt:
+            _signal(jobs, signal.SIGKILL)
+            raise
+
+
+def _signal(jobs: list[Job], number: signal.Signals) -> None:
+    for job in jobs:
+        if job.process.poll() is None:
+            os.killpg(job.process.pid, number)

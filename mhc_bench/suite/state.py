@@ -14,12 +14,15 @@ FAILURE_FILE = "failure.txt"
 PROGRESS_FILE = "progress.json"
 LOG_FILE = "log.txt"
 
-Standing = Literal["missing", "partial", "complete", "diverged", "failed"]
+Standing = Literal["missing", "partial", "complete", "diverged", "failed", "interrupted"]
 
 
 @dataclass(frozen=True)
 class RunState:
-    """Where a run stands; `detail` is its progress or the line that it failed with."""
+    """Where a run stands; `detail` is its progress or the line that it failed with.
+
+    `interrupted` is what the suite says of a run that was told to stop; its folder then says `partial`.
+    """
 
     standing: Standing
     detail: str = ""

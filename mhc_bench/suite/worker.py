@@ -12,8 +12,9 @@ from pathlib import Path
 from filelock import FileLock
 
 from mhc_bench.config import RunConfig, load_run_config
-from mhc_bench.errors import MhcBenchError
+from mhc_bench.errors import MhcBenchError, StoppedError
 from mhc_bench.files import write_text
+from mhc_bench.stopping import ends_when_told
 from mhc_bench.suite.evaluating import evaluate_run, to_evaluate
 from mhc_bench.suite.record import record_run
 from mhc_bench.suite.state import FAILURE_FILE, TRAINING_FILE, read_state
@@ -83,11 +84,14 @@ def locked(folder: Path) -> Iterator[None]:
         yield
 
 
-def main() -> int:
-    """Complete the run whose folder is the only argument; leave the reason behind if that fails."""
-    folder = Path(sys.argv[1])
+def work(folder: Path) -> int:
+    """Complete the run in `folder`, leaving the reason behind if that fails; returns the exit code."""
     try:
-        complete_run(load_run_config(folder), folder)
+        with ends_when_told():
+            complete_run(load_run_config(folder), folder)
+    except StoppedError as told:
+        print(told, flush=True)
+        return told.exit_code
     except Exception as error:
         traceback.print_exc()
         name = "" if isinstance(error, MhcBenchError) else f"{type(error).__name__}: "
@@ -97,4 +101,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(work(Path(sys.argv[1])))

@@ -42,7 +42,9 @@ def _check_devices(config: RunConfig) -> None:
             )
     if not launched():
         if hardware.nodes > 1:
-            raise UsageError(f"hardware.nodes is {hardware.nodes}: start each node with torchrun")
+            raise UsageError(
+                f"hardware.nodes is {hardware.nodes}: start each node with torchrun (docs/hardware.md)"
+            )
         return
     ranks, expected = int(os.environ["WORLD_SIZE"]), world_size(config)
     if ranks != expected:

@@ -8,13 +8,15 @@ import pickle
 import resource
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import lightning as L
 import torch
 import torch.distributed as dist
+from lightning.fabric.plugins.environments.lightning import LightningEnvironment
+from lightning.pytorch.utilities.exceptions import SIGTERMException
 from transformers.utils import logging as transformers_logging
 
 from mhc_bench.config import check_same_run, save_run_config
@@ -22,8 +24,9 @@ from mhc_bench.config.schema import RunConfig
 from mhc_bench.data import open_source
 from mhc_bench.data.module import BatchPlan, TokenData
 from mhc_bench.data.source import TokenSource
-from mhc_bench.errors import RunError
+from mhc_bench.errors import RunError, StoppedError
 from mhc_bench.model import count_parameters, flops_per_token, save_model, weight_digest
+from mhc_bench.stopping import StopNotice
 from mhc_bench.training.balancing import ExpertBalancing
 from mhc_bench.training.checkpoints import (
     FOLDER,
@@ -39,6 +42,7 @@ from mhc_bench.training.clock import Clock
 from mhc_bench.training.launch import launch_ranks
 from mhc_bench.training.loggers import logger_arguments, make_logger
 from mhc_bench.training.module import ResidualTraining, build_model
+from mhc_bench.training.preemption import Preemption
 from mhc_bench.training.probing import Probes
 from mhc_bench.training.progress import PROGRESS_FILE
 from mhc_bench.training.recorder import Recorder
@@ -47,6 +51,7 @@ from mhc_bench.training.summary import TrainingSummary, history_fields, read_sum
 from mhc_bench.training.validation import Validation
 
 FINAL = "final"
+GOES_ON = "the same command goes on from there"
 KNOWN_WARNINGS = (
     r".*does not have many workers.*",
     r".*your dataloader is not resumable.*",
@@ -56,11 +61,11 @@ KNOWN_WARNINGS = (
     r".*DTensor random operators may not have complete support.*",
     r".*isinstance\(treespec, LeafSpec\).*",
     r".*The \.grad attribute of a Tensor that is not a leaf.*",
-    r".*`srun` command is available.*",
+    r".*The `srun` command is available.*",
 )
 """About what is meant: workers, a position that comes from the step, FSDP2, streams expanded as views,
 buffers of sharded modules made anew (the parameters are filled afterwards), what compilation looks at, and a
-machine of a SLURM cluster on which ranks are started in another way."""
+machine that has SLURM and a run that does not use it."""
 
 
 def fit(config: RunConfig, run_dir: Path, *, quiet: bool = False) -> TrainingSummary:
@@ -78,6 +83,7 @@ def fit(config: RunConfig, run_dir: Path, *, quiet: bool = False) -> TrainingSum
         UsageError: the configuration cannot be trained here, or the folder belongs to another run; nothing
             has been written.
         RunError: checkpoints are damaged, or a rank failed.
+        StoppedError: a stop signal came; a checkpoint of the last step is there.
     """
     check_run(config)
     check_same_run(config, run_dir)
@@ -112,18 +118,20 @@ def train_rank(config: RunConfig, source: TokenSource, run_dir: Path, quiet: boo
     with lightning_quiet():
         L.seed_everything(config.seed, verbose=False)
         try:
-            _train(config, source, run_dir, quiet)
+            with StopNotice() as notice:
+                _train(config, source, run_dir, quiet, notice)
         finally:
             torch.set_num_threads(threads)
             if dist.is_initialized() and not launched():
                 dist.destroy_process_group()
 
 
-def _train(config: RunConfig, source: TokenSource, run_dir: Path, quiet: bool) -> None:
+def _train(config: RunConfig, source: TokenSource, run_dir: Path, quiet: bool, notice: StopNotice) -> None:
     checkpoint = newest_good(run_dir, is_sharded(config))
     module, clock = ResidualTraining(config, source), Clock()
     recorder = Recorder(config, run_dir, clock, quiet)
-    trainer = make_trainer(config, run_dir, recorder, clock)
+    preemption = Preemption(notice, clock)
+    trainer = make_trainer(config, run_dir, recorder, clock, [preemption])
     restarts = 0
     if trainer.is_global_zero:
         remove_unfinished(run_dir)
@@ -135,7 +143,13 @@ def _train(config: RunConfig, source: TokenSource, run_dir: Path, quiet: bool) -
             ckpt_path=None if checkpoint is None else checkpoint / STATE,
             weights_only=True,
         )
+        if preemption.stopped:
+            raise StoppedError(f"stopped after step {clock.step} of {config.training.steps}: {GOES_ON}")
         finish(config, module, recorder, run_dir, restarts)
+        if notice.told:
+            raise StoppedError(f"stopped after training: {GOES_ON}")
+    except SIGTERMException:
+        raise StoppedError(f"stopped before training began: {GOES_ON}") from None
     except pickle.UnpicklingError as error:
         reason = str(error).splitlines()[0]
         raise RunError(f"{checkpoint} cannot be loaded ({reason}): remove it to start over") from error
@@ -143,14 +157,22 @@ def _train(config: RunConfig, source: TokenSource, run_dir: Path, quiet: bool) -
         recorder.close()
 
 
-def make_trainer(config: RunConfig, run_dir: Path, recorder: Recorder, clock: Clock) -> L.Trainer:
-    """The Trainer, with everything that Lightning would add by itself turned off."""
+def make_trainer(
+    config: RunConfig, run_dir: Path, recorder: Recorder, clock: Clock, stopping: Sequence[L.Callback] = ()
+) -> L.Trainer:
+    """The Trainer, with everything that Lightning would add by itself turned off.
+
+    Args:
+        stopping: what may end training early, asked before the checkpoint of a step.
+    """
     training, logs = config.training, config.logging
     return L.Trainer(
         accelerator=config.hardware.accelerator,
         devices=config.hardware.devices,
         num_nodes=config.hardware.nodes,
         strategy=make_strategy(config),
+        # a job of one process is none of SLURM's ranks, whatever its environment says
+        plugins=[] if launched() else [LightningEnvironment()],
         max_steps=training.steps,
         max_epochs=-1,
         accumulate_grad_batches=BatchPlan.of(config, world_size(config)).parts,
@@ -160,6 +182,7 @@ def make_trainer(config: RunConfig, run_dir: Path, recorder: Recorder, clock: Cl
             ExpertBalancing(config.optimizer.balancing_speed, training.probe_every, run_dir, clock, recorder),
             Validation(training.validate_every, clock, recorder.report_validation),
             Probes(training.probe_every, run_dir, clock, recorder),
+            *stopping,
             Checkpoints(logs.checkpoint_every, run_dir, clock, recorder.history),
         ],
         default_root_dir=run_dir,

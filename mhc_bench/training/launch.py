@@ -11,14 +11,18 @@ import time
 import uuid
 from pathlib import Path
 
-from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs
+from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs, SignalException
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
 from mhc_bench.config.schema import RunConfig
-from mhc_bench.errors import RunError
+from mhc_bench.errors import RunError, StoppedError
+from mhc_bench.stopping import STOP_SIGNALS
 
 SECONDS_BETWEEN_LOOKS = 0.5
+FORWARDED = ("SIGINT", "SIGHUP", "SIGQUIT", *(number.name for number in STOP_SIGNALS))
+SECONDS_TO_STOP = 600
+"""After a stop signal: for the current step and a checkpoint."""
 
 
 def launch_ranks(config: RunConfig, run_dir: Path, quiet: bool) -> None:
@@ -26,6 +30,7 @@ def launch_ranks(config: RunConfig, run_dir: Path, quiet: bool) -> None:
 
     Raises:
         RunError: a rank failed; the others have been ended.
+        StoppedError: a signal came, and the ranks have ended.
     """
     arguments = [str(run_dir), *(["--quiet"] if quiet else [])]
     launch_module(config, config.hardware.devices, "mhc_bench.training.ranks", arguments)
@@ -36,6 +41,7 @@ def launch_module(config: RunConfig, ranks: int, module: str, arguments: list[st
 
     Raises:
         RunError: a rank failed; the others have been ended.
+        StoppedError: a signal came, and the ranks have ended.
     """
     with tempfile.TemporaryDirectory() as scratch:
         _launch(config, ranks, scratch, ["-m", module, *arguments])
@@ -51,13 +57,19 @@ def _launch(config: RunConfig, ranks: int, scratch: str, command: list[str]) -> 
         rdzv_endpoint="localhost:0",
         max_restarts=0,
         monitor_interval=0.1,
+        signals_to_handle=",".join(FORWARDED),
         logs_specs=DefaultLogsSpecs(log_dir=scratch),
     )
     os.environ.setdefault("OMP_NUM_THREADS", str(config.hardware.threads))
+    os.environ.setdefault("TORCH_ELASTIC_SHUTDOWN_TIMEOUT", str(SECONDS_TO_STOP))
     try:
         elastic_launch(launch, sys.executable)(*command)
+    except SignalException as error:
+        raise StoppedError(f"stopped by {error.sigval.name}: the same command goes on") from None
     except ChildFailedError as error:
         rank, failure = error.get_first_failure()
+        if failure.exitcode == StoppedError.exit_code:
+            raise StoppedError("the ranks were told to stop: the same command goes on") from None
         raise RunError(
             f"rank {rank} of {config.variant_name} seed {config.seed}: {_reason(failure.message)}"
         ) from error

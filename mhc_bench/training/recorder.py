@@ -46,7 +46,9 @@ class Recorder(L.Callback):
         step, steps = trainer.global_step, self.config.training.steps
         if len(self.history) != step:
             raise RunError(f"the checkpoint is at step {step} but holds the history of {len(self.history)}")
-        self.clock.step, self._rows_done, self.loggers = step, step, trainer.loggers
+        self.clock.step, self.loggers = step, trainer.loggers
+        # a row of the table may have begun before the checkpoint
+        self._rows_done = step - step % self.config.logging.every
         if trainer.is_global_zero:
             label = f"{self.config.variant_name} seed {self.config.seed}"
             self.progress = RunProgress(self.run_dir, label, steps, self.quiet)
