@@ -46,6 +46,8 @@ class Recorder(L.Callback):
         step, steps = trainer.global_step, self.config.training.steps
         if len(self.history) != step:
             raise RunError(f"the checkpoint is at step {step} but holds the history of {len(self.history)}")
+        hardware = self.config.hardware
+        self.history.runs_on(self.config.cost_id, hardware.devices, hardware.nodes, hardware.sharding)
         self.clock.step, self._rows_done, self.loggers = step, step, trainer.loggers
         if trainer.is_global_zero:
             label = f"{self.config.variant_name} seed {self.config.seed}"
