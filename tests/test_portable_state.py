@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 from forked import on_ranks
-from tiny_runs import tiny_run, write_corpus
+from tiny_runs import MachineGoneError, before_update, tiny_run, write_corpus
 from torch import Tensor
 
 from mhc_bench.config import RunConfig
@@ -43,10 +43,6 @@ Loaded = tuple[str, str]
 pytestmark = pytest.mark.ranks
 
 
-class Stopped(Exception):
-    """In the place of a machine that went away."""
-
-
 def run_on(corpus: Path, layout: str) -> RunConfig:
     shallow = tiny_run(corpus).model.backbone | {"num_hidden_layers": 1}
     return tiny_run(
@@ -54,6 +50,7 @@ def run_on(corpus: Path, layout: str) -> RunConfig:
         "mhc",
         steps=STEPS,
         model__backbone=shallow,
+        optimizer__clip=0.2,
         training__validate_every=STEPS,
         training__probe_every=STEPS,
         **LAYOUTS[layout],
@@ -73,22 +70,19 @@ def digests_of(model: Any, optimizer: dict[str, dict[str, Tensor]]) -> Loaded:
 def stopped(config: RunConfig, folder: Path) -> Loaded:
     """Train until the step after the checkpoint of step 2; what that checkpoint should hold."""
     saved: list[Loaded] = []
-    save, clip = state.PortableState.save_checkpoint, module.ResidualTraining.configure_gradient_clipping
-    steps = iter(range(STEPS))
+    save = state.PortableState.save_checkpoint
 
     def watched(self: Any, checkpoint: dict[str, Any], *args: Any, **kwargs: Any) -> None:
         saved.append(digests_of(self._decoder(), checkpoint["optimizer_states"][0]["state"]))
         save(self, checkpoint, *args, **kwargs)
 
-    def failing(self: Any, *args: Any, **kwargs: Any) -> None:
-        if next(steps) == STOP:
-            raise Stopped
-        clip(self, *args, **kwargs)
+    def gone() -> None:
+        raise MachineGoneError
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(state.PortableState, "save_checkpoint", watched)
-        patch.setattr(module.ResidualTraining, "configure_gradient_clipping", failing)
-        with pytest.raises(Stopped):
+        patch.setattr(module.ResidualTraining, "configure_gradient_clipping", before_update(STOP + 1, gone))
+        with pytest.raises(MachineGoneError):
             fit(config, folder)
     return saved[-1]
 
@@ -166,6 +160,8 @@ def test_losses_and_token_stream_go_on_as_in_an_undisturbed_run(
     _, _, summary = moves[move]
     losses, whole = ([point["loss"] for point in each.loss_curve] for each in (summary, undisturbed))
     assert losses == pytest.approx(whole, abs=FP32_TOLERANCE) and len(losses) == STEPS
+    assert summary.gradient_norm == pytest.approx(undisturbed.gradient_norm, rel=1e-5)
+    assert summary.gradient_norm["mean"] > 0.2  # else nothing was clipped
     assert summary.token_stream_digest == undisturbed.token_stream_digest
     assert summary.validation[-1]["loss"] == pytest.approx(undisturbed.validation[-1]["loss"], rel=1e-5)
     assert (summary.steps, summary.restarts) == (STEPS, 1)

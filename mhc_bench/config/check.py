@@ -111,7 +111,7 @@ def check_logging(logging: LoggingConfig, steps: int) -> None:
 
 
 def milestone_steps(logging: LoggingConfig, steps: int) -> list[int]:
-    """The steps of a run of `steps` steps at which a checkpoint is kept, in the order of the configuration."""
+    """The steps, of a run of `steps` steps, at which a checkpoint is kept; in the configuration's order."""
     return [round(each * steps) if each < 1 else int(each) for each in logging.milestones]
 
 

@@ -27,7 +27,7 @@ class History:
         self.validation: list[dict[str, float]] = []
         self.probes: dict[str, list[tuple[int, float]]] = {}
         self.hardware: list[dict[str, Any]] = []
-        """What the steps ran on: a row for the first step, and for each from which on it was something else."""
+        """What the steps ran on: a row for the first, and for each from which on it was something else."""
         self.diverged_step: int | None = None
         self._elapsed = 0.0
         self._began = time.perf_counter()

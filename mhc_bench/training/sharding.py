@@ -58,9 +58,7 @@ def sharding_mesh(whole: DeviceMesh, hardware: HardwareConfig) -> DeviceMesh:
         return whole
     # Lightning's mesh is data x tensor parallel; ranks are numbered node by node
     names = ("replicate", "shard")
-    return init_device_mesh(
-        whole.device_type, (hardware.nodes, hardware.devices), mesh_dim_names=names
-    )
+    return init_device_mesh(whole.device_type, (hardware.nodes, hardware.devices), mesh_dim_names=names)
 
 
 def sharding_plan(config: RunConfig) -> dict[str, str]:

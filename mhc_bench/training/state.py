@@ -1,12 +1,12 @@
 """The state to resume from: one layout, read by any number of ranks and with any sharding.
 
-shard-00001-model-00001-of-00001.safetensors   of each rank, its part of weights and moments, with offsets
-trainer.pt                                     steps, schedule, history and the optimizer's settings; plain values
-manifest.json                                  SHA-256 of the other files; written before the folder gets its name
+shard-00001-model-00001-of-00001.safetensors   one of each rank: its part of weights and moments, with offsets
+trainer.pt                                     steps, schedule, history, the optimizer's settings: plain values
+manifest.json                                  SHA-256 of these files; written before the folder gets its name
 
-torch's distributed checkpoint writes and reads the tensors. Its default format holds pickles; safetensors run no
-code. Lightning's AsyncCheckpointIO does not serve: its FSDP2 strategy writes past the CheckpointIO. Nor does
-`async_save`: torch 2.13's stager fails on the empty shard of a rank that holds no row.
+torch's distributed checkpoint writes and reads the tensors; in its default format are pickles, in safetensors no
+code. Lightning's AsyncCheckpointIO does not serve: its FSDP2 strategy passes by any CheckpointIO. Nor does torch's
+`async_save`: the stager of torch 2.13 fails on the empty shard of a rank that holds no row of a parameter.
 """
 
 from __future__ import annotations
@@ -21,9 +21,11 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-import torch.distributed.checkpoint as dcp
 from lightning.pytorch.strategies import Strategy
+from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageReader, HuggingFaceStorageWriter
 from torch.distributed.checkpoint.state_dict import get_optimizer_state_dict, set_optimizer_state_dict
+from torch.distributed.checkpoint.state_dict_loader import load
+from torch.distributed.checkpoint.state_dict_saver import save
 from torch.optim import Optimizer
 from transformers import PreTrainedModel
 
@@ -83,7 +85,7 @@ class PortableState(Strategy):
     def load_checkpoint(
         self, checkpoint_path: str | os.PathLike[str], weights_only: bool | None = None
     ) -> dict[str, Any]:
-        """Read rank 0's `checkpoint_path` into model and optimizer; collective. Returns the trainer's part."""
+        """Read rank 0's `checkpoint_path` into place; collective. Returns the trainer's part."""
         folder = Path(self.broadcast(checkpoint_path))
         (optimizer,) = self.optimizers
         return read_state(folder, self._decoder(), optimizer, self._gloo())
@@ -131,8 +133,8 @@ def write_state(folder: Path, tensors: Tensors, rest: bytes, group: dist.Process
         (unfinished / TRAINER).write_bytes(rest)
     if group is not None:
         dist.barrier(group)
-    writer = dcp.HuggingFaceStorageWriter(str(unfinished), save_distributed=True)
-    dcp.save(tensors, storage_writer=writer, process_group=group, no_dist=group is None)
+    writer = HuggingFaceStorageWriter(str(unfinished), save_distributed=True)
+    save(tensors, storage_writer=writer, process_group=group, no_dist=group is None)
     files = manifest(unfinished, rank, group)
     if rank == 0:
         write_json(unfinished / MANIFEST, {"files": files})
@@ -152,12 +154,12 @@ def manifest(folder: Path, rank: int, group: dist.ProcessGroup | None) -> dict[s
 def read_state(
     folder: Path, model: PreTrainedModel, optimizer: Optimizer, group: dist.ProcessGroup | None
 ) -> dict[str, Any]:
-    """Read weights and moments into place, each rank what it holds; returns the trainer's part; collective."""
+    """Read weights and moments into place, each rank its own; returns the trainer's part; collective."""
     rest: dict[str, Any] = torch.load(folder / TRAINER, weights_only=True)
     settings = get_optimizer_state_dict(model, optimizer)
     tensors = {"weights": dict(persistent_tensors(model)), "optimizer": settings["state"]}
-    reader = dcp.HuggingFaceStorageReader(str(folder))
-    dcp.load(tensors, storage_reader=reader, process_group=group, no_dist=group is None)
+    reader = HuggingFaceStorageReader(str(folder))
+    load(tensors, storage_reader=reader, process_group=group, no_dist=group is None)
     set_optimizer_state_dict(
         model, optimizer, {"state": settings["state"], "param_groups": rest.pop("param_groups")}
     )

@@ -71,7 +71,7 @@ class TrainingSummary:
     sharding: dict[str, str] = field(default_factory=dict)
     """What FSDP2 split and rounded where; empty without it."""
     hardware: list[dict[str, Any]] = field(default_factory=list)
-    """What the steps ran on, a row for each change; more than one: times of the run are not of one machine."""
+    """What the steps ran on, a row for each change. Several: the run's times are not of one machine."""
 
 
 def read_summary(run_dir: Path) -> TrainingSummary | None:
@@ -99,7 +99,9 @@ def history_fields(history: History, batch_tokens: int) -> dict[str, Any]:
     losses, seconds = np.array(history.losses), np.array(history.seconds_on_last_hardware())
     steps, last = len(losses), max(1, round(len(losses) * FINAL_SHARE))
     quantiles = (
-        dict(zip(("p10", "p50", "p90"), np.quantile(seconds, (0.1, 0.5, 0.9)), strict=True)) if len(seconds) else {}
+        dict(zip(("p10", "p50", "p90"), np.quantile(seconds, (0.1, 0.5, 0.9)), strict=True))
+        if len(seconds)
+        else {}
     )
     return {
         "status": "complete" if history.diverged_step is None else "diverged",
