@@ -60,8 +60,10 @@ def in_child(work: Callable[[], object]) -> tuple[int, Any]:
         return code, pickle.loads(result.read_bytes()) if result.exists() else None
 
 
-def on_ranks(work: Callable[[int], object], world: int = 2) -> list[tuple[int, Any]]:
+def on_ranks(work: Callable[[int], object], world: int = 2, nodes: int = 1) -> list[tuple[int, Any]]:
     """`work(rank)` on ranks that look as if torchrun had started them: exit code and result of each.
+
+    With several `nodes` each starts its equal part of the ranks, in order.
 
     When one rank dies, the others are killed.
     """
@@ -70,21 +72,25 @@ def on_ranks(work: Callable[[int], object], world: int = 2) -> list[tuple[int, A
         port = free.getsockname()[1]
     with tempfile.TemporaryDirectory() as folder:
         results = [Path(folder) / str(rank) for rank in range(world)]
-        children = [fork(_rank(work, rank, world, port), results[rank]) for rank in range(world)]
+        children = [fork(_rank(work, rank, world, nodes, port), results[rank]) for rank in range(world)]
         codes = _wait_all(children)
         found = [pickle.loads(path.read_bytes()) if path.exists() else None for path in results]
     return list(zip(codes, found, strict=True))
 
 
-def _rank(work: Callable[[int], object], rank: int, world: int, port: int) -> Callable[[], object]:
+def _rank(
+    work: Callable[[int], object], rank: int, world: int, nodes: int, port: int
+) -> Callable[[], object]:
+    local = world // nodes
+
     def run() -> object:
         os.environ |= {
             "TORCHELASTIC_RUN_ID": "test",
             "RANK": str(rank),
-            "LOCAL_RANK": str(rank),
-            "GROUP_RANK": "0",
+            "LOCAL_RANK": str(rank % local),
+            "GROUP_RANK": str(rank // local),
             "WORLD_SIZE": str(world),
-            "LOCAL_WORLD_SIZE": str(world),
+            "LOCAL_WORLD_SIZE": str(local),
             "MASTER_ADDR": "127.0.0.1",
             "MASTER_PORT": str(port),
         }

@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 import zlib
-from pathlib import Path
 
 import model_factory as make
 import pytest
@@ -164,52 +160,6 @@ def test_the_digest_covers_the_router_s_correction_bias() -> None:
 def test_an_unknown_rule_is_refused() -> None:
     with pytest.raises(UsageError, match="did you mean 'fan_in'"):
         materialise(make.backbone(), 0, rule="fanin")  # type: ignore[arg-type]
-
-
-RANK_SCRIPT = """
-import sys
-import torch.distributed as dist
-from torch.distributed.device_mesh import init_device_mesh
-from torch.distributed.fsdp import fully_shard
-import model_factory as make
-from mhc_bench.model import graft, load_model, materialise, save_model, shared_weight_digest, weight_digest
-
-dist.init_process_group("gloo")
-mesh = init_device_mesh("cpu", (dist.get_world_size(),))
-for family in ("llama", "gemma", "deepseek_v3"):
-    model = graft(make.backbone(family), "mhc")
-    for layer in model.model.layers:
-        fully_shard(layer.attention_residual, mesh=mesh)
-        fully_shard(layer.mlp_residual, mesh=mesh)
-        fully_shard(layer, mesh=mesh)
-    fully_shard(model, mesh=mesh)
-    materialise(model, 0, rule="fan_in", scale=1.0)
-    digests = shared_weight_digest(model), weight_digest(model)
-    folder = f"{sys.argv[1]}/{family}"
-    save_model(model, make.tokenizer(), folder)
-    if dist.get_rank() == 0:
-        assert weight_digest(load_model(folder)[0]) == digests[1]
-        print(family, *digests, flush=True)
-    dist.barrier()
-dist.destroy_process_group()
-"""
-
-
-@pytest.mark.ranks
-def test_two_sharded_ranks_hold_and_save_the_same_bits_as_one_process(tmp_path: Path) -> None:
-    script = tmp_path / "rank.py"
-    script.write_text(RANK_SCRIPT)
-    tests = Path(__file__).parent
-    environment = os.environ | {"PYTHONPATH": f"{tests}:{tests.parent}", "OMP_NUM_THREADS": "1"}
-    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
-    done = subprocess.run(
-        [*launch, script, tmp_path], env=environment, capture_output=True, text=True, timeout=120, check=False
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
-    found = {line.split()[0]: line.split()[1:] for line in done.stdout.splitlines() if line}
-    for family in ("llama", "gemma", "deepseek_v3"):
-        model = make.grafted(family, "mhc")
-        assert found[family] == [shared_weight_digest(model), weight_digest(model)]
 
 
 def test_grafting_a_real_model_starts_its_connections_too() -> None:

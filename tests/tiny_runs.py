@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from mhc_bench.config.schema import (
     OptimizerConfig,
     ScheduleConfig,
 )
+from mhc_bench.training.module import ResidualTraining
 
 BACKBONE = {
     "hidden_size": 16,
@@ -33,6 +35,22 @@ BACKBONE = {
 }
 CHANGING = {"tokens_per_second"}
 """Columns of metrics.csv that tell wall-clock time."""
+
+
+class MachineGoneError(Exception):
+    """What ends a run in the middle."""
+
+
+def before_update(number: int, action: Callable[[], object]) -> Callable[..., None]:
+    """For `ResidualTraining.configure_gradient_clipping`: `action` comes first in step `number` (from 1)."""
+    clip, steps = ResidualTraining.configure_gradient_clipping, iter(range(1, 1000))
+
+    def clipping(self: Any, *args: Any, **kwargs: Any) -> None:
+        if next(steps) == number:
+            action()
+        clip(self, *args, **kwargs)
+
+    return clipping
 
 
 def write_corpus(folder: Path) -> Path:

@@ -8,6 +8,7 @@ from mhc_bench.config.schema import (
     DataConfig,
     HardwareConfig,
     LauncherConfig,
+    LoggingConfig,
     OptimizerConfig,
     Protocol,
     ShardsConfig,
@@ -34,13 +35,7 @@ def check_suite(suite: SuiteConfig) -> None:
         _require(0 <= seed < 2**31, "seeds", seed, "whole numbers from 0 to 2147483647")
     check_protocol(suite, suite.hardware)
     check_launcher(suite.launcher)
-    _require(suite.logging.every > 0, "logging.every", suite.logging.every, "at least 1")
-    _require(
-        suite.logging.checkpoint_every > 0,
-        "logging.checkpoint_every",
-        suite.logging.checkpoint_every,
-        "at least 1",
-    )
+    check_logging(suite.logging, suite.training.steps)
 
 
 def check_protocol(protocol: Protocol, hardware: HardwareConfig) -> None:
@@ -108,6 +103,25 @@ def check_optimizer(optimizer: OptimizerConfig) -> None:
         _require(0 <= start <= 1, "optimizer.schedule.drops", start, "fractions of the run, 0 to 1")
 
 
+def check_logging(logging: LoggingConfig, steps: int) -> None:
+    """Cadences of at least one step, milestones inside the run.
+
+    Raises:
+        UsageError: naming the value and what was expected.
+    """
+    for name in ("every", "checkpoint_every"):
+        value = getattr(logging, name)
+        _require(value > 0, f"logging.{name}", value, "at least 1")
+    for milestone, step in zip(logging.milestones, milestone_steps(logging, steps), strict=True):
+        expected = f"a fraction below 1, or a step from 1 to {steps}"
+        _require(0 < step <= steps, "logging.milestones", milestone, expected)
+
+
+def milestone_steps(logging: LoggingConfig, steps: int) -> list[int]:
+    """The steps, of a run of `steps` steps, at which a checkpoint is kept; in the configuration's order."""
+    return [round(each * steps) if each < 1 else int(each) for each in logging.milestones]
+
+
 def check_hardware(hardware: HardwareConfig, training: TrainingConfig) -> None:
     """Counts that divide the batch."""
     for name in ("devices", "nodes", "threads"):
@@ -115,7 +129,7 @@ def check_hardware(hardware: HardwareConfig, training: TrainingConfig) -> None:
         _require(value > 0, f"hardware.{name}", value, "at least 1")
     world = hardware.devices * hardware.nodes
     _require(
-        world == 1 or hardware.sharding == "fsdp",
+        world == 1 or hardware.sharding != "none",
         "hardware.devices",
         world,
         "1 where hardware.sharding is none; several devices need hardware.sharding=fsdp",

@@ -171,7 +171,9 @@ class HardwareConfig:
     devices: int = 1
     """Devices (on a CPU: processes) per node."""
     nodes: int = 1
-    sharding: Literal["none", "fsdp"] = "none"
+    sharding: Literal["none", "fsdp", "hsdp"] = "none"
+    """`fsdp`: each rank keeps one shard of all parameters. `hsdp`: sharded over the devices of a node, and
+    every node keeps a replica."""
     threads: int = 1
     """CPU threads of each process."""
     rows_per_device: int = 0
@@ -243,6 +245,14 @@ class LoggingConfig:
     """Steps between two rows of metrics."""
     checkpoint_every: int = 200
     """Steps between two checkpoints to resume from."""
+    checkpoint_async: bool = field(default=False, metadata=ADDED_LATER)
+    """Write checkpoints while training goes on, from a copy in host memory (12 bytes for each parameter that
+    a rank holds). Off by default: the writing would show in the measured step times."""
+    keep_best: bool = field(default=False, metadata=ADDED_LATER)
+    """Keep `checkpoints/best`: the one with the lowest validation loss of those taken right after a
+    validation."""
+    milestones: list[float] = field(default_factory=list, metadata=ADDED_LATER)
+    """When to take a checkpoint that stays. Below 1: a fraction of all steps. From 1: a number of steps."""
     loggers: list[LoggerConfig] = field(default_factory=lambda: [LoggerConfig("TensorBoardLogger")])
     """Besides `metrics.csv` and `probes.csv`, which are always written."""
 

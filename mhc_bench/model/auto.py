@@ -41,9 +41,15 @@ class GraftedModel(PreTrainedModel):
         # the original format of some families renames weights, which only a stock model type would undo
         super().save_pretrained(save_directory, **{"save_original_format": False} | options)
         if options.get("is_main_process", True):
-            describe_checkpoint(
-                Path(save_directory), self.graft_family, self.graft_variant, self.graft_options, PREFIX
-            )
+            self.describe(Path(save_directory))
+
+    def describe(self, folder: Path) -> None:
+        """Add the variant, the weights' digests and the shim to a folder with configuration and weights."""
+        describe_checkpoint(folder, self.graft_family, self.graft_variant, self.graft_options, PREFIX)
+
+    def save_configuration(self, folder: Path) -> None:
+        """What transformers saves beside the weights."""
+        super().save_pretrained(folder, state_dict={})
 
     @classmethod
     def _can_set_attn_implementation(cls) -> bool:

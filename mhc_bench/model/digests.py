@@ -35,11 +35,18 @@ def persistent_tensors(model: nn.Module) -> list[tuple[str, Tensor]]:
 
 
 @torch.no_grad()
+def whole(tensor: Tensor) -> Tensor:
+    """The full tensor on the CPU; collective when sharded."""
+    full = tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+    return full.detach().cpu().contiguous()
+
+
+@torch.no_grad()
 def digest(tensors: Iterable[tuple[str, Tensor]]) -> str:
-    """SHA-256 over name, dtype, shape and bytes of each full tensor, in the given order."""
+    """SHA-256 over name, dtype, shape and bytes of each full tensor, gathered one by one, in the given order."""
     running = hashlib.sha256()
     for name, tensor in tensors:
-        full = (tensor.full_tensor() if isinstance(tensor, DTensor) else tensor).detach().cpu().contiguous()
+        full = whole(tensor)
         running.update(f"{name} {full.dtype} {tuple(full.shape)}\n".encode())
         running.update(full.reshape(-1).view(torch.uint8).numpy().tobytes())
     return running.hexdigest()

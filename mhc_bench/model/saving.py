@@ -11,18 +11,24 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from huggingface_hub import split_torch_state_dict_into_shards
 from safetensors import SafetensorError
-from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
-from torch.distributed.tensor import DTensor
+from safetensors.torch import save_file
+from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
+from transformers.utils import SAFE_WEIGHTS_INDEX_NAME
 
 from mhc_bench.errors import MhcBenchError, RunError
+from mhc_bench.files import write_json
 from mhc_bench.model.auto import GraftedModel, grafted_config_class, grafted_model_class
 from mhc_bench.model.checkpoint import read_section
+from mhc_bench.model.digests import persistent_tensors, whole
 from mhc_bench.model.families import family_named
 
 FINAL = Path("checkpoints") / "final"
 """Where a finished run keeps its model, in the run's folder."""
+LARGEST_FILE = 5_000_000_000
+"""Bytes of a weight file, unless one tensor is larger: what rank 0 holds while it saves a sharded model."""
 
 
 def save_model(
@@ -40,19 +46,44 @@ def save_model(
         raise RunError(
             f"cannot save {type(model).__name__}: expected a grafted model (baseline is a variant, too)"
         )
-    state = full_state(model)
     if torch.distributed.is_initialized() and torch.distributed.get_rank() != 0:
+        for _ in weight_files(model):
+            pass
         return
     with replacing(Path(folder)) as fresh:
-        model.save_pretrained(fresh, state_dict=state)
+        model.save_configuration(fresh)
+        save_weights(model, fresh)
+        model.describe(fresh)
         tokenizer.save_pretrained(fresh)
 
 
-def full_state(model: PreTrainedModel) -> dict[str, Any] | None:
-    """The whole weights on the CPU (rank 0) where the model is sharded; None where its own state will do."""
-    if not any(isinstance(parameter, DTensor) for parameter in model.parameters()):
-        return None
-    return dict(get_model_state_dict(model, options=StateDictOptions(full_state_dict=True, cpu_offload=True)))
+def save_weights(model: PreTrainedModel, folder: Path) -> None:
+    """Write the weight files and, where there are several, their index, as transformers does."""
+    places: dict[str, str] = {}
+    size = 0
+    for file, tensors in weight_files(model):
+        save_file(tensors, folder / file, metadata={"format": "pt"})
+        places |= dict.fromkeys(tensors, file)
+        size += sum(each.nbytes for each in tensors.values())
+        tensors.clear()  # before the next file's are gathered
+    if len(set(places.values())) > 1:
+        write_json(folder / SAFE_WEIGHTS_INDEX_NAME, {"metadata": {"total_size": size}, "weight_map": places})
+
+
+def weight_files(model: PreTrainedModel) -> Iterator[tuple[str, dict[str, Tensor]]]:
+    """File name and whole tensors, on the CPU, of each weight file; collective when sharded.
+
+    Rank 0 holds one file's tensors at a time, the others one tensor.
+    """
+    tensors = dict(persistent_tensors(model))
+    sizes = {name: torch.empty(each.shape, dtype=each.dtype, device="meta") for name, each in tensors.items()}
+    files = split_torch_state_dict_into_shards(
+        sizes, filename_pattern="model{suffix}.safetensors", max_shard_size=LARGEST_FILE
+    ).filename_to_tensors
+    first = not torch.distributed.is_initialized() or torch.distributed.get_rank() == 0
+    for file, names in files.items():
+        gathered = ((name, whole(tensors[name])) for name in names)
+        yield file, {name: each for name, each in gathered if first}
 
 
 @contextmanager

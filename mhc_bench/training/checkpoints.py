@@ -1,7 +1,8 @@
-"""Checkpoints to resume from: whole or absent, checked before use, the last two kept.
+"""Checkpoints to resume from: whole or absent, checked before use; which of them are kept.
 
-checkpoints/step-00000200/state.ckpt      one file, or a folder of shards with FSDP
-checkpoints/step-00000200/manifest.json   SHA-256 of every file; written before the folder gets its name
+checkpoints/step-00000200/        a state as `mhc_bench.training.state` writes it
+checkpoints/milestone-00000200    links to the checkpoints that stay when the run has ended
+checkpoints/best
 """
 
 from __future__ import annotations
@@ -9,22 +10,25 @@ from __future__ import annotations
 import json
 import logging
 import shutil
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
 
 import lightning as L
 
+from mhc_bench.config.check import milestone_steps
+from mhc_bench.config.schema import RunConfig
 from mhc_bench.errors import RunError
 from mhc_bench.files import write_json
 from mhc_bench.provenance import file_digest
 from mhc_bench.training.clock import Clock
 from mhc_bench.training.history import History
+from mhc_bench.training.state import MANIFEST, TRAINER, PortableState
 
 FOLDER = "checkpoints"
-STATE = "state.ckpt"
-MANIFEST = "manifest.json"
 STARTS = "starts.json"
+BEST = "best"
 KEPT = 2
+"""Checkpoints to resume from: where the last is damaged, there is one before."""
 
 log = logging.getLogger(__name__)
 
@@ -39,22 +43,17 @@ def checkpoint_step(folder: Path) -> int:
     return int(folder.name.removeprefix("step-"))
 
 
-def newest_good(run_dir: Path, sharded: bool) -> Path | None:
+def newest_good(run_dir: Path) -> Path | None:
     """The newest undamaged checkpoint's folder, or None for a run that has none.
 
     Raises:
-        RunError: all are damaged, or the newest is of the other layout.
+        RunError: all are damaged.
     """
     folders = checkpoint_folders(run_dir)
     for folder in folders:
         if damage := find_damage(folder):
             log.warning("%s is damaged (%s): falling back to the one before", folder, damage)
             continue
-        if (folder / STATE).is_dir() != sharded:
-            raise RunError(
-                f"{folder} was written {'without' if sharded else 'with'} FSDP2: resume with the hardware it "
-                f"began on, or remove {run_dir / FOLDER} to start over"
-            )
         return folder
     if folders:
         raise RunError(f"all checkpoints in {run_dir / FOLDER} are damaged: remove that folder to start over")
@@ -67,18 +66,44 @@ def find_damage(folder: Path) -> str:
         files: dict[str, str] = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))["files"]
     except (OSError, ValueError, KeyError, TypeError):
         return f"no readable {MANIFEST}"
-    for name, digest in files.items():
+    for name in (TRAINER, *files):
         if not (folder / name).is_file():
             return f"{name} is missing"
-        if file_digest(folder / name) != digest:
-            return f"{name} differs from its SHA-256"
+    with ThreadPoolExecutor() as pool:
+        found = pool.map(file_digest, [folder / name for name in files])
+        for (name, digest), actual in zip(files.items(), found, strict=True):
+            if actual != digest:
+                return f"{name} differs from its SHA-256"
     return ""
 
 
+def links(run_dir: Path) -> list[Path]:
+    """The names of checkpoints that stay."""
+    return [path for path in (run_dir / FOLDER).glob("*") if path.is_symlink()]
+
+
+def keep(folder: Path, name: str) -> None:
+    """Let `name` beside a checkpoint's folder stand for it from now on."""
+    fresh = folder.with_name(f".{name}.tmp")
+    fresh.unlink(missing_ok=True)
+    fresh.symlink_to(folder.name)
+    fresh.replace(folder.with_name(name))
+
+
+def prune(run_dir: Path, newest: int) -> None:
+    """Remove all checkpoints but the newest ones and those that stay."""
+    for link in links(run_dir):
+        if not link.exists():
+            link.unlink()
+    staying = {link.resolve().name for link in links(run_dir)}
+    for folder in checkpoint_folders(run_dir)[newest:]:
+        if folder.name not in staying:
+            shutil.rmtree(folder)
+
+
 def remove_resume_files(run_dir: Path) -> None:
-    """Remove everything to resume from, once the final model stands."""
-    for folder in checkpoint_folders(run_dir):
-        shutil.rmtree(folder)
+    """Remove all that was only there to resume from, once the final model stands."""
+    prune(run_dir, 0)
     (run_dir / FOLDER / STARTS).unlink(missing_ok=True)
 
 
@@ -89,7 +114,7 @@ def remove_unfinished(run_dir: Path) -> None:
         *(run_dir / FOLDER).glob(".*.tmp"),
         *(run_dir / FOLDER).glob(".*.old"),
     ]:
-        shutil.rmtree(path) if path.is_dir() else path.unlink()
+        shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
 
 
 def count_start(run_dir: Path) -> int:
@@ -104,13 +129,18 @@ def count_start(run_dir: Path) -> int:
 
 
 class Checkpoints(L.Callback):
-    """Last of the callbacks: takes a checkpoint every `every` steps and after the last one."""
+    """Last of the callbacks: takes a checkpoint every `every` steps, at milestones and after the last step."""
 
-    def __init__(self, every: int, run_dir: Path, clock: Clock, history: History) -> None:
-        self.every, self.run_dir, self.clock, self.history = every, run_dir, clock, history
+    def __init__(self, config: RunConfig, run_dir: Path, clock: Clock, history: History) -> None:
+        self.every, self.keep_best = config.logging.checkpoint_every, config.logging.keep_best
+        self.milestones = milestone_steps(config.logging, config.training.steps)
+        self.run_dir, self.clock, self.history = run_dir, clock, history
+        self.saved_step = 0
+        """Of the last checkpoint, perhaps still being written."""
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Forget what lies after the step that the run resumed from."""
+        self.saved_step = trainer.global_step
         trainer.strategy.barrier()
         if trainer.is_global_zero:
             for folder in checkpoint_folders(self.run_dir):
@@ -121,31 +151,61 @@ class Checkpoints(L.Callback):
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: object, batch: object, batch_idx: int
     ) -> None:
         """Save where it is time; a step that was not taken leaves the last checkpoint as it is."""
+        strategy = trainer.strategy
+        assert isinstance(strategy, PortableState)
+        if strategy.pending is not None and strategy.pending.done():
+            self.wait(trainer)
         if not self.clock.stepped or self.history.diverged_step is not None:
             return
-        if self.clock.step % self.every == 0 or self.clock.ending:
+        step = self.clock.step
+        if step % self.every == 0 or step in self.milestones or self.clock.ending:
             with self.clock.paused():
                 self.history.flush()
                 self.save(trainer)
 
+    def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Nothing is being written when training is over."""
+        self.wait(trainer)
+
     def save(self, trainer: L.Trainer) -> None:
-        """Write the checkpoint under a temporary name, then give it its own; collective."""
-        final = self.run_dir / FOLDER / f"step-{self.clock.step:08d}"
-        unfinished = final.with_name(f".{final.name}.tmp")
-        if trainer.is_global_zero:
-            shutil.rmtree(unfinished, ignore_errors=True)
-            unfinished.mkdir(parents=True)
-        trainer.strategy.barrier()
-        trainer.save_checkpoint(unfinished / STATE)
-        trainer.strategy.barrier()
-        if trainer.is_global_zero:
-            write_json(unfinished / MANIFEST, manifest(unfinished, self.clock.step))
-            unfinished.rename(final)
-            for old in checkpoint_folders(self.run_dir)[KEPT:]:
-                shutil.rmtree(old)
+        """Take a checkpoint of the last step unless there is one; collective. Call `History.flush` before.
 
+        With `logging.checkpoint_async` it may stand only when `wait` has returned.
+        """
+        self.wait(trainer)
+        if self.saved_step == self.clock.step:
+            return
+        self.saved_step = self.clock.step
+        trainer.save_checkpoint(self._folder())
+        self._tidy(trainer)
 
-def manifest(folder: Path, step: int) -> dict[str, Any]:
-    """The SHA-256 of every file of a checkpoint."""
-    files = sorted(path for path in folder.rglob("*") if path.is_file())
-    return {"step": step, "files": {path.relative_to(folder).as_posix(): file_digest(path) for path in files}}
+    def wait(self, trainer: L.Trainer) -> None:
+        """Until the last checkpoint stands. Raises what its writing raised."""
+        strategy = trainer.strategy
+        assert isinstance(strategy, PortableState)
+        if strategy.pending is not None:
+            with self.clock.paused():
+                strategy.wait()
+                self._tidy(trainer)
+
+    def _folder(self) -> Path:
+        return self.run_dir / FOLDER / f"step-{self.saved_step:08d}"
+
+    def _tidy(self, trainer: L.Trainer) -> None:
+        """Name the last checkpoint if it shall stay, once it stands; remove the ones before."""
+        folder = self._folder()
+        if not (trainer.is_global_zero and folder.exists()):
+            return
+        if self.saved_step in self.milestones:
+            keep(folder, f"milestone-{self.saved_step:08d}")
+        if self.keep_best and self._is_best():
+            keep(folder, BEST)
+        prune(self.run_dir, KEPT)
+
+    def _is_best(self) -> bool:
+        """Whether no kept checkpoint has a lower validation loss than the last one."""
+        losses = {int(point["step"]): point["loss"] for point in self.history.validation}
+        best = self.run_dir / FOLDER / BEST
+        before = losses.get(checkpoint_step(best.resolve())) if best.exists() else None
+        mine = losses.get(self.saved_step)
+        return mine is not None and (before is None or mine < before)

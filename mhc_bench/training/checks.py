@@ -6,7 +6,7 @@ import os
 
 import torch
 
-from mhc_bench.config.check import check_protocol
+from mhc_bench.config.check import check_logging, check_protocol
 from mhc_bench.config.schema import RunConfig
 from mhc_bench.errors import UsageError
 
@@ -25,9 +25,7 @@ def check_run(config: RunConfig) -> None:
     check_protocol(config, config.hardware)
     if not 0 <= config.seed < 2**31:
         raise UsageError(f"seed is {config.seed}: expected a whole number from 0 to {2**31 - 1}")
-    for name in ("every", "checkpoint_every"):
-        if getattr(config.logging, name) < 1:
-            raise UsageError(f"logging.{name} is {getattr(config.logging, name)}: expected at least 1")
+    check_logging(config.logging, config.training.steps)
     _check_devices(config)
 
 

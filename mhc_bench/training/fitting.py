@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
 import pickle
 import resource
 import sys
@@ -30,8 +31,8 @@ from mhc_bench.stopping import StopNotice
 from mhc_bench.training.balancing import ExpertBalancing
 from mhc_bench.training.checkpoints import (
     FOLDER,
-    STATE,
     Checkpoints,
+    checkpoint_folders,
     count_start,
     newest_good,
     remove_resume_files,
@@ -46,7 +47,7 @@ from mhc_bench.training.preemption import Preemption
 from mhc_bench.training.probing import Probes
 from mhc_bench.training.progress import PROGRESS_FILE
 from mhc_bench.training.recorder import Recorder
-from mhc_bench.training.sharding import is_sharded, make_strategy
+from mhc_bench.training.sharding import make_strategy, sharding_plan
 from mhc_bench.training.summary import TrainingSummary, history_fields, read_summary, write_summary
 from mhc_bench.training.validation import Validation
 
@@ -62,10 +63,11 @@ KNOWN_WARNINGS = (
     r".*isinstance\(treespec, LeafSpec\).*",
     r".*The \.grad attribute of a Tensor that is not a leaf.*",
     r".*The `srun` command is available.*",
+    r".*torch\.distributed is disabled, unavailable or uninitialized.*",
 )
 """About what is meant: workers, a position that comes from the step, FSDP2, streams expanded as views,
-buffers of sharded modules made anew (the parameters are filled afterwards), what compilation looks at, and a
-machine that has SLURM and a run that does not use it."""
+buffers of sharded modules made anew (the parameters are filled afterwards), what compilation looks at, a
+machine that has SLURM and a run that does not use it, and checkpoints of one process."""
 
 
 def fit(config: RunConfig, run_dir: Path, *, quiet: bool = False) -> TrainingSummary:
@@ -76,7 +78,7 @@ def fit(config: RunConfig, run_dir: Path, *, quiet: bool = False) -> TrainingSum
 
     Args:
         config: the resolved run.
-        run_dir: its folder; `config.yaml` is written there unless it stands.
+        run_dir: its folder; `config.yaml` is written there.
         quiet: show no progress bar (none is shown outside a terminal either).
 
     Raises:
@@ -102,13 +104,12 @@ def fit(config: RunConfig, run_dir: Path, *, quiet: bool = False) -> TrainingSum
 
 
 def prepare(config: RunConfig, source: TokenSource, run_dir: Path) -> None:
-    """Everything that can be refused is, then the folder gets its `config.yaml`."""
+    """Everything that can be refused is, then the folder gets its `config.yaml`, with the hardware of now."""
     build_model(config, source)
     for logger in config.logging.loggers:
         logger_arguments(logger, run_dir)
     source.train_row(config.seed, 0, config.training.sequence_length + 1)
-    if not (run_dir / "config.yaml").exists():
-        save_run_config(config, run_dir)
+    save_run_config(config, run_dir)
 
 
 def train_rank(config: RunConfig, source: TokenSource, run_dir: Path, quiet: bool) -> None:
@@ -127,7 +128,7 @@ def train_rank(config: RunConfig, source: TokenSource, run_dir: Path, quiet: boo
 
 
 def _train(config: RunConfig, source: TokenSource, run_dir: Path, quiet: bool, notice: StopNotice) -> None:
-    checkpoint = newest_good(run_dir, is_sharded(config))
+    checkpoint = checkpoint_to_load(run_dir)
     module, clock = ResidualTraining(config, source), Clock()
     recorder = Recorder(config, run_dir, clock, quiet)
     preemption = Preemption(notice, clock)
@@ -140,7 +141,7 @@ def _train(config: RunConfig, source: TokenSource, run_dir: Path, quiet: bool, n
         trainer.fit(
             module,
             datamodule=TokenData(config, source),
-            ckpt_path=None if checkpoint is None else checkpoint / STATE,
+            ckpt_path=checkpoint,
             weights_only=True,
         )
         if preemption.stopped:
@@ -155,6 +156,13 @@ def _train(config: RunConfig, source: TokenSource, run_dir: Path, quiet: bool, n
         raise RunError(f"{checkpoint} cannot be loaded ({reason}): remove it to start over") from error
     finally:
         recorder.close()
+
+
+def checkpoint_to_load(run_dir: Path) -> Path | None:
+    """What this rank resumes from. Rank 0 reads and checks whole files; its choice counts for all."""
+    if int(os.environ.get("RANK", "0")) == 0:
+        return newest_good(run_dir)
+    return next(iter(checkpoint_folders(run_dir)), None)
 
 
 def make_trainer(
@@ -183,7 +191,7 @@ def make_trainer(
             Validation(training.validate_every, clock, recorder.report_validation),
             Probes(training.probe_every, run_dir, clock, recorder),
             *stopping,
-            Checkpoints(logs.checkpoint_every, run_dir, clock, recorder.history),
+            Checkpoints(config, run_dir, clock, recorder.history),
         ],
         default_root_dir=run_dir,
         use_distributed_sampler=False,  # Lightning's own sampler would shuffle
@@ -218,6 +226,7 @@ def finish(
             threads=config.hardware.threads,
             world_size=world_size(config),
             gpus=gpu_names(config),
+            sharding=sharding_plan(config),
         )
         write_summary(summary, run_dir)
         remove_resume_files(run_dir)

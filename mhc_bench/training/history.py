@@ -26,6 +26,8 @@ class History:
         """Digest of the token stream so far (see `mhc_bench.data.digest`)."""
         self.validation: list[dict[str, float]] = []
         self.probes: dict[str, list[tuple[int, float]]] = {}
+        self.hardware: list[dict[str, Any]] = []
+        """What the steps ran on: a row for the first, and for each from which on it was something else."""
         self.diverged_step: int | None = None
         self._elapsed = 0.0
         self._began = time.perf_counter()
@@ -57,6 +59,16 @@ class History:
             self.chain = extend(self.chain, (row for part in parts for row in part))
         self._pending_losses, self._pending_rows = [], []
 
+    def runs_on(self, cost_id: str, devices: int, nodes: int, sharding: str) -> None:
+        """The next step will be on this hardware."""
+        now = {"cost_id": cost_id, "devices": devices, "nodes": nodes, "sharding": sharding}
+        if not self.hardware or self.hardware[-1] | now != self.hardware[-1]:
+            self.hardware.append({"after_step": len(self)} | now)
+
+    def seconds_on_last_hardware(self) -> list[float]:
+        """Of each step, as far as the hardware was that of the last one."""
+        return self.seconds[self.hardware[-1]["after_step"] if self.hardware else 0 :]
+
     def add_validation(self, step: int, tokens: int, values: dict[str, float]) -> None:
         """A validation after `step`; values that are not finite say nothing and are left out."""
         if all(math.isfinite(value) for value in values.values()):
@@ -79,6 +91,7 @@ class History:
             "chain": self.chain.hex(),
             "validation": self.validation,
             "probes": self.probes,
+            "hardware": self.hardware,
             "elapsed": self.elapsed(),
         }
 
@@ -90,4 +103,5 @@ class History:
         self.probes = {
             name: [(step, value) for step, value in points] for name, points in state["probes"].items()
         }
+        self.hardware = list(state["hardware"])
         self._elapsed, self._began = state["elapsed"], time.perf_counter()

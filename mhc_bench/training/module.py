@@ -21,7 +21,7 @@ from mhc_bench.model import materialise, parameter_groups, shared_weight_digest
 from mhc_bench.training.build import build_model
 from mhc_bench.training.layers import prepare_layers
 from mhc_bench.training.schedule import multiplier
-from mhc_bench.training.sharding import global_gradient_norm, shard
+from mhc_bench.training.sharding import global_gradient_norm, shard, sharding_mesh
 from mhc_bench.training.validation import TokenLoss
 
 __all__ = ["ResidualTraining", "build_model"]
@@ -54,7 +54,7 @@ class ResidualTraining(L.LightningModule):
         model, start = build_model(self.config, self.source), self.config.model.initialisation
         prepare_layers(model, self.config.hardware)
         if self.device_mesh is not None:
-            mesh = self.device_mesh["data_parallel"]
+            mesh = sharding_mesh(self.device_mesh["data_parallel"], self.config.hardware)
             shard(model, mesh, self.trainer.world_size, self.config.training.precision)
         device = self.trainer.strategy.root_device
         materialise(

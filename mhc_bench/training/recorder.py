@@ -46,6 +46,8 @@ class Recorder(L.Callback):
         step, steps = trainer.global_step, self.config.training.steps
         if len(self.history) != step:
             raise RunError(f"the checkpoint is at step {step} but holds the history of {len(self.history)}")
+        hardware = self.config.hardware
+        self.history.runs_on(self.config.cost_id, hardware.devices, hardware.nodes, hardware.sharding)
         self.clock.step, self.loggers = step, trainer.loggers
         # a row of the table may have begun before the checkpoint
         self._rows_done = step - step % self.config.logging.every

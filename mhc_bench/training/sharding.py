@@ -2,20 +2,31 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from typing import Literal
 
 import torch
-from lightning.pytorch.strategies import ModelParallelStrategy, SingleDeviceStrategy, Strategy
-from torch.distributed.device_mesh import DeviceMesh
+from lightning.pytorch.strategies import ModelParallelStrategy, SingleDeviceStrategy
+from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard, register_fsdp_forward_method
+from torch.distributed.tensor import DTensor
 from transformers import PreTrainedModel
 
-from mhc_bench.config.schema import RunConfig
+from mhc_bench.config.schema import HardwareConfig, RunConfig
 from mhc_bench.model import decoder_layers, residual_connections
 from mhc_bench.training.checks import world_size
+from mhc_bench.training.state import PortableState
 
 ENTRY_POINTS = ("expand", "read", "write", "write_read", "read_written", "collapse", "maps")
 """Methods of a residual connection that may use its parameters: FSDP2 gathers them on `forward` alone."""
+
+
+class PlainStrategy(PortableState, SingleDeviceStrategy):
+    """One device without FSDP2."""
+
+
+class ShardedStrategy(PortableState, ModelParallelStrategy):
+    """FSDP2, on whatever mesh the module shards itself over."""
 
 
 def is_sharded(config: RunConfig) -> bool:
@@ -24,16 +35,45 @@ def is_sharded(config: RunConfig) -> bool:
     bf16 does so on a single device too: what is rounded where belongs to the protocol, so all hardware must
     get it from the same mixed-precision units.
     """
-    return config.hardware.sharding == "fsdp" or config.training.precision == "bf16"
+    return config.hardware.sharding != "none" or config.training.precision == "bf16"
 
 
-def make_strategy(config: RunConfig) -> Strategy:
+def make_strategy(config: RunConfig) -> PortableState:
     """The Lightning strategy of a run."""
+    strategy: PortableState
     if is_sharded(config):
         # both sizes are named: the defaults would train unsynchronised replicas
-        return ModelParallelStrategy(data_parallel_size=world_size(config), tensor_parallel_size=1)
-    device = "cuda:0" if config.hardware.accelerator == "gpu" else "cpu"
-    return SingleDeviceStrategy(device=torch.device(device))
+        strategy = ShardedStrategy(data_parallel_size=world_size(config), tensor_parallel_size=1)
+    else:
+        device = "cuda:0" if config.hardware.accelerator == "gpu" else "cpu"
+        strategy = PlainStrategy(device=torch.device(device))
+    if config.logging.checkpoint_async:
+        strategy.background = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
+    return strategy
+
+
+def sharding_mesh(whole: DeviceMesh, hardware: HardwareConfig) -> DeviceMesh:
+    """The mesh to shard over: `whole` [ranks], or, for hsdp, [nodes, devices of a node]; collective."""
+    if hardware.sharding != "hsdp":
+        return whole
+    # Lightning's mesh is data x tensor parallel; ranks are numbered node by node
+    names = ("replicate", "shard")
+    return init_device_mesh(whole.device_type, (hardware.nodes, hardware.devices), mesh_dim_names=names)
+
+
+def sharding_plan(config: RunConfig) -> dict[str, str]:
+    """What is split and rounded where, the same for all variants; empty without FSDP2."""
+    if not is_sharded(config):
+        return {}
+    hardware, precision = config.hardware, config.training.precision
+    hybrid = f"replicate {hardware.nodes} x shard {hardware.devices}"
+    return {
+        "mesh": hybrid if hardware.sharding == "hsdp" else f"shard {world_size(config)}",
+        "decoder layers": f"a unit each, {precision}",
+        "residual connections": "a unit each, fp32",
+        "root": f"one unit, {precision}",
+        "weights, gradients and their reduction": "fp32",
+    }
 
 
 def shard(model: PreTrainedModel, mesh: DeviceMesh, world: int, precision: Literal["fp32", "bf16"]) -> None:
@@ -60,4 +100,4 @@ def global_gradient_norm(model: PreTrainedModel) -> torch.Tensor:
     """The 2-norm over all gradients of all ranks, a scalar; collective when sharded."""
     gradients = [parameter.grad for parameter in model.parameters() if parameter.grad is not None]
     norm = torch.nn.utils.get_total_norm(gradients)
-    return norm.full_tensor() if isinstance(norm, torch.distributed.tensor.DTensor) else norm
+    return norm.full_tensor() if isinstance(norm, DTensor) else norm

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -56,7 +56,7 @@ class TrainingSummary:
     nonfinite_steps: int
     restarts: int
     step_seconds: dict[str, float]
-    """p10, p50, p90; validation, probes and checkpoints apart."""
+    """p10, p50, p90; validation, probes and checkpoints apart. Of the steps on the last hardware alone."""
     tokens_per_second: float
     """Tokens of a step over the median step's seconds."""
     peak_memory_bytes: int
@@ -68,6 +68,10 @@ class TrainingSummary:
     threads: int
     world_size: int
     gpus: list[str]
+    sharding: dict[str, str] = field(default_factory=dict)
+    """What FSDP2 split and rounded where; empty without it."""
+    hardware: list[dict[str, Any]] = field(default_factory=list)
+    """What the steps ran on, a row for each change. Several: the run's times are not of one machine."""
 
 
 def read_summary(run_dir: Path) -> TrainingSummary | None:
@@ -92,10 +96,12 @@ def write_summary(summary: TrainingSummary, run_dir: Path) -> None:
 
 def history_fields(history: History, batch_tokens: int) -> dict[str, Any]:
     """The fields of a summary that follow from a run's history."""
-    losses, seconds = np.array(history.losses), np.array(history.seconds)
+    losses, seconds = np.array(history.losses), np.array(history.seconds_on_last_hardware())
     steps, last = len(losses), max(1, round(len(losses) * FINAL_SHARE))
     quantiles = (
-        dict(zip(("p10", "p50", "p90"), np.quantile(seconds, (0.1, 0.5, 0.9)), strict=True)) if steps else {}
+        dict(zip(("p10", "p50", "p90"), np.quantile(seconds, (0.1, 0.5, 0.9)), strict=True))
+        if len(seconds)
+        else {}
     )
     return {
         "status": "complete" if history.diverged_step is None else "diverged",
@@ -110,12 +116,13 @@ def history_fields(history: History, batch_tokens: int) -> dict[str, Any]:
         "spikes": count_spikes(history.losses),
         "nonfinite_steps": int(history.diverged_step is not None),
         "step_seconds": {name: float(value) for name, value in quantiles.items()},
-        "tokens_per_second": batch_tokens / float(quantiles["p50"]) if steps else 0.0,
+        "tokens_per_second": batch_tokens / float(quantiles["p50"]) if quantiles else 0.0,
         "seconds": history.elapsed(),
         "probes": {
             name: _extremes([value for _, value in points]) for name, points in history.probes.items()
         },
         "diverged_step": history.diverged_step,
+        "hardware": history.hardware,
     }
 
 
