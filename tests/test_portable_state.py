@@ -21,7 +21,12 @@ LAYOUTS: dict[str, dict[str, Any]] = {
     "plain": {},
     "fsdp-2": {"hardware__sharding": "fsdp", "hardware__devices": 2},
     "fsdp-4": {"hardware__sharding": "fsdp", "hardware__devices": 4},
-    "hsdp-2x2": {"hardware__sharding": "hsdp", "hardware__devices": 2, "hardware__nodes": 2},
+    "hsdp-2x2": {
+        "hardware__sharding": "hsdp",
+        "hardware__devices": 2,
+        "hardware__nodes": 2,
+        "hardware__rows_per_device": 1,  # of two: replicas join after the second part
+    },
 }
 """Name -> the hardware. Of 4 ranks some hold no row of the smallest parameters."""
 MOVES = [
@@ -50,6 +55,7 @@ def run_on(corpus: Path, layout: str) -> RunConfig:
         "mhc",
         steps=STEPS,
         model__backbone=shallow,
+        training__batch_tokens=128,
         optimizer__clip=0.2,
         training__validate_every=STEPS,
         training__probe_every=STEPS,

@@ -70,10 +70,21 @@ def parse_overrides(overrides: Iterable[str]) -> dict[str, Any]:
         if "=" not in item or item.startswith(("=", ".")):
             raise UsageError(f"override {item!r}: expected key=value, such as training.steps=100")
     try:
-        content = OmegaConf.to_container(OmegaConf.from_dotlist(items))
+        content = OmegaConf.to_container(OmegaConf.from_dotlist(_selections_as_bases(items)))
     except (OmegaConfBaseException, ValueError) as error:
         raise UsageError(f"overrides {' '.join(items)}: {str(error).splitlines()[0]}") from None
     return as_mapping("overrides", content)
+
+
+def _selections_as_bases(items: list[str]) -> list[str]:
+    """`hardware=x` beside `hardware.nodes=2` as `hardware.base=x`: a dot list would keep only the last of them."""
+    dotted = {item.partition("=")[0].partition(".")[0] for item in items if "." in item.partition("=")[0]}
+    chosen = dotted & set(GROUPS)
+    return [
+        f"{key}.base={value}" if key in chosen else item
+        for item in items
+        for key, _, value in (item.partition("="),)
+    ]
 
 
 def _part(field: str, folder: str, value: object, over: dict[str, Any]) -> dict[str, Any]:
@@ -81,6 +92,8 @@ def _part(field: str, folder: str, value: object, over: dict[str, Any]) -> dict[
     chosen = over.get(field)
     if isinstance(chosen, str):
         value = over.pop(field)
+    elif isinstance(chosen, dict) and "base" in chosen:
+        value = str(chosen.pop("base"))
     if isinstance(value, str):
         return read_part(field, folder, value)
     return resolve_base(field, folder, as_mapping(field, value))

@@ -129,7 +129,7 @@ def count_start(run_dir: Path) -> int:
 
 
 class Checkpoints(L.Callback):
-    """Last of the callbacks: takes a checkpoint every `every` steps, at milestones and after the last step."""
+    """Last of the callbacks: takes a checkpoint every `every` steps, at milestones and after the last."""
 
     def __init__(self, config: RunConfig, run_dir: Path, clock: Clock, history: History) -> None:
         self.every, self.keep_best = config.logging.checkpoint_every, config.logging.keep_best

@@ -1,12 +1,12 @@
 """The state to resume from: one layout, read by any number of ranks and with any sharding.
 
 shard-00001-model-00001-of-00001.safetensors   one of each rank: its part of weights and moments, with offsets
-trainer.pt                                     steps, schedule, history, the optimizer's settings: plain values
+trainer.pt                                     steps, schedule, history, optimizer's settings: plain values
 manifest.json                                  SHA-256 of these files; written before the folder gets its name
 
-torch's distributed checkpoint writes and reads the tensors; in its default format are pickles, in safetensors no
-code. Lightning's AsyncCheckpointIO does not serve: its FSDP2 strategy passes by any CheckpointIO. Nor does torch's
-`async_save`: the stager of torch 2.13 fails on the empty shard of a rank that holds no row of a parameter.
+torch's distributed checkpoint writes and reads the tensors: its default format holds pickles, safetensors run
+no code. Lightning's AsyncCheckpointIO does not serve: its FSDP2 strategy passes by any CheckpointIO. Nor does
+torch's `async_save`: the stager of 2.13 fails on the empty shard of a rank that holds no row of a parameter.
 """
 
 from __future__ import annotations
