@@ -48,6 +48,8 @@ def test_every_shipped_part_fits_into_a_suite(field: str, folder: str) -> None:
         overrides = [f"{field}={name}"]
         if field == "optimizer":
             overrides.append("optimizer.learning_rate=0.001")
+        if field == "hardware":
+            overrides.append("training.batch_tokens=1024")  # a row for each of two nodes' GPUs
         suite = load_suite("smoke", overrides)
         assert getattr(suite, field) is not None
 
