@@ -77,7 +77,7 @@ def parse_overrides(overrides: Iterable[str]) -> dict[str, Any]:
 
 
 def _selections_as_bases(items: list[str]) -> list[str]:
-    """`hardware=x` beside `hardware.nodes=2` as `hardware.base=x`: a dot list would keep only the last of them."""
+    """`hardware=x` beside `hardware.nodes=2` as `hardware.base=x`: a dot list would keep one of them."""
     dotted = {item.partition("=")[0].partition(".")[0] for item in items if "." in item.partition("=")[0]}
     chosen = dotted & set(GROUPS)
     return [

@@ -164,8 +164,9 @@ class Checkpoints(L.Callback):
                 self.save(trainer)
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Nothing is being written when training is over."""
+        """Nothing is being written when training is over, and no rank ends before the last checkpoint stands."""
         self.wait(trainer)
+        trainer.strategy.barrier()
 
     def save(self, trainer: L.Trainer) -> None:
         """Take a checkpoint of the last step unless there is one; collective. Call `History.flush` before.
