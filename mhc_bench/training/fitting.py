@@ -57,11 +57,12 @@ KNOWN_WARNINGS = (
     r".*DTensor random operators may not have complete support.*",
     r".*isinstance\(treespec, LeafSpec\).*",
     r".*The \.grad attribute of a Tensor that is not a leaf.*",
+    r".*`srun` command is available.*",
     r".*torch\.distributed is disabled, unavailable or uninitialized.*",
 )
 """About what is meant: workers, a position that comes from the step, FSDP2, streams expanded as views,
-buffers of sharded modules made anew (the parameters are filled afterwards), what compilation looks at, and
-checkpoints of one process."""
+buffers of sharded modules made anew (the parameters are filled afterwards), what compilation looks at, a
+machine of a SLURM cluster on which ranks are started in another way, and checkpoints of one process."""
 
 
 def fit(config: RunConfig, run_dir: Path, *, quiet: bool = False) -> TrainingSummary:

@@ -156,11 +156,14 @@ def read_state(
 ) -> dict[str, Any]:
     """Read weights and moments into place, each rank its own; returns the trainer's part; collective."""
     rest: dict[str, Any] = torch.load(folder / TRAINER, weights_only=True)
-    settings = get_optimizer_state_dict(model, optimizer)
-    tensors = {"weights": dict(persistent_tensors(model)), "optimizer": settings["state"]}
     reader = HuggingFaceStorageReader(str(folder))
+    saved = reader.read_metadata().state_dict_metadata
+    every = get_optimizer_state_dict(model, optimizer)["state"]
+    # a parameter that has had no gradient yet has no state, and must get none
+    state = {
+        name: each for name, each in every.items() if all(f"optimizer.{name}.{key}" in saved for key in each)
+    }
+    tensors = {"weights": dict(persistent_tensors(model)), "optimizer": state}
     load(tensors, storage_reader=reader, process_group=group, no_dist=group is None)
-    set_optimizer_state_dict(
-        model, optimizer, {"state": settings["state"], "param_groups": rest.pop("param_groups")}
-    )
+    set_optimizer_state_dict(model, optimizer, {"state": state, "param_groups": rest.pop("param_groups")})
     return rest
