@@ -48,6 +48,8 @@ def test_every_shipped_part_fits_into_a_suite(field: str, folder: str) -> None:
         overrides = [f"{field}={name}"]
         if field == "optimizer":
             overrides.append("optimizer.learning_rate=0.001")
+        if field == "hardware":
+            overrides.append("training.batch_tokens=1024")  # a row for each of two nodes' GPUs
         suite = load_suite("smoke", overrides)
         assert getattr(suite, field) is not None
 
@@ -83,6 +85,8 @@ def test_no_shipped_file_is_outside_a_known_group() -> None:
         (["data.kind=wrld"], "did you mean 'world'"),
         (["steps"], "expected key=value"),
         (["evaluation.limit=0"], "evaluation.limit"),
+        (["hardware=cpuu", "hardware.threads=2"], "did you mean 'cpu'"),
+        (["logging.milestones=[0.5,1e9]"], "logging.milestones is 1000000000.0: expected a fraction"),
     ],
 )
 def test_bad_overrides_get_one_line_that_names_them(overrides: list[str], expected: str) -> None:
@@ -90,6 +94,13 @@ def test_bad_overrides_get_one_line_that_names_them(overrides: list[str], expect
         run_configs(load_suite("smoke", overrides))
     assert expected in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("reverse", [False, True])
+def test_a_selected_part_and_its_changed_fields_go_together_in_any_order(reverse: bool) -> None:
+    overrides = ["hardware=fsdp-multinode", "hardware.nodes=8"]
+    hardware = load_suite("paper-27b", overrides[::-1] if reverse else overrides).hardware
+    assert (hardware.sharding, hardware.devices, hardware.nodes) == ("hsdp", 8, 8)
 
 
 def test_an_unknown_suite_is_refused_with_the_nearest_one() -> None:

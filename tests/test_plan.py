@@ -142,6 +142,39 @@ def test_layers_are_gathered_twice_and_the_rest_once_and_gradients_reduced_in_fp
         assert moved.reduce_scatter == parts * 4 * (layers + root) * 3 // 4
 
 
+def test_replicas_gather_within_a_node_and_add_up_their_gradients_across_once() -> None:
+    model = small("llama", "baseline", 32, 128, "meta")
+    layers, root = 2 * (4 * 256 * 256 + 3 * 256 * 1024 + 2 * 256), 2 * 128 * 256 + 256
+    run = step_of(32, 8, 3, "hsdp")
+    run.hardware.devices, run.hardware.nodes = 4, 2
+    moved = communication(run, Units.of(model, 4))
+    assert moved.all_gather == 3 * 2 * (2 * layers + root) * 3 // 4
+    assert moved.reduce_scatter == 3 * 4 * (layers + root) * 3 // 4
+    # a ring of two: each passes on half of its quarter of the fp32 gradients, twice
+    assert moved.all_reduce == moved.between_nodes == 4 * (layers + root) // 4
+    assert moved.total == moved.all_gather + moved.reduce_scatter + moved.all_reduce
+
+
+def test_shards_over_two_nodes_come_half_from_the_other_one() -> None:
+    model = small("llama", "baseline", 32, 128, "meta")
+    run = step_of(32, 8)
+    run.hardware.devices, run.hardware.nodes = 4, 2
+    moved = communication(run, Units.of(model, 8))
+    # of eight shards a device has one, three are in its node and four are not
+    assert moved.between_nodes == pytest.approx((moved.all_gather + moved.reduce_scatter) * 4 / 7, abs=2)
+    assert moved.all_reduce == 0
+
+
+def test_each_node_of_a_hybrid_plan_holds_a_whole_state() -> None:
+    model = small("llama", "mhc", 32, 128, "meta")
+    run = step_of(32, 8, 1, "hsdp")
+    run.hardware.devices, run.hardware.nodes = 2, 4
+    layers = layer_footprints(model, 1, 32, torch.bfloat16)
+    memory = device_memory(run, Units.of(model, 2), layers, 32 * 128)
+    state = memory.parameters + memory.gradients + memory.optimizer
+    assert state == pytest.approx(16 * count_parameters(model)["total"] / 2, rel=0.001)
+
+
 def test_rows_that_ranks_cannot_share_equally_are_filled_up() -> None:
     model = small("deepseek_v3", "mhc", 32, 128, "meta")
     counts, even, uneven = count_parameters(model), Units.of(model, 1), Units.of(model, 12)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import io
 import os
 import shutil
 from pathlib import Path
 from typing import Any
 
+import model_factory as make
 import pytest
 import torch
 from forked import on_ranks
@@ -16,12 +18,18 @@ from torch import Tensor
 from mhc_bench.config import RunConfig
 from mhc_bench.model.digests import digest, persistent_tensors
 from mhc_bench.training import TrainingSummary, fit, module, state
+from mhc_bench.training.fitting import lightning_quiet
 
 LAYOUTS: dict[str, dict[str, Any]] = {
     "plain": {},
     "fsdp-2": {"hardware__sharding": "fsdp", "hardware__devices": 2},
     "fsdp-4": {"hardware__sharding": "fsdp", "hardware__devices": 4},
-    "hsdp-2x2": {"hardware__sharding": "hsdp", "hardware__devices": 2, "hardware__nodes": 2},
+    "hsdp-2x2": {
+        "hardware__sharding": "hsdp",
+        "hardware__devices": 2,
+        "hardware__nodes": 2,
+        "hardware__rows_per_device": 1,  # of two: replicas join after the second part
+    },
 }
 """Name -> the hardware. Of 4 ranks some hold no row of the smallest parameters."""
 MOVES = [
@@ -50,6 +58,7 @@ def run_on(corpus: Path, layout: str) -> RunConfig:
         "mhc",
         steps=STEPS,
         model__backbone=shallow,
+        training__batch_tokens=128,
         optimizer__clip=0.2,
         training__validate_every=STEPS,
         training__probe_every=STEPS,
@@ -102,6 +111,24 @@ def resumed(config: RunConfig, folder: Path) -> tuple[Loaded, TrainingSummary]:
         patch.setattr(state, "read_state", watched)
         summary = fit(config, folder)
     return loaded[0], summary
+
+
+def test_a_parameter_without_a_gradient_so_far_has_no_moments_afterwards(tmp_path: Path) -> None:
+    models = [make.grafted("llama", "hc"), make.grafted("llama", "hc", seed=1)]
+    first, second = (torch.optim.AdamW(model.parameters(), lr=0.1) for model in models)
+    for parameter in list(models[0].parameters())[1:]:
+        parameter.grad = torch.ones_like(parameter)
+    first.step()
+    saved = state.get_optimizer_state_dict(models[0], first)
+    rest = io.BytesIO()
+    torch.save({"param_groups": saved["param_groups"]}, rest)
+    tensors = {"weights": dict(persistent_tensors(models[0])), "optimizer": saved["state"]}
+    with lightning_quiet():
+        state.write_state(tmp_path / "state", tensors, rest.getvalue(), None)
+        state.read_state(tmp_path / "state", models[1], second, None)
+    without, *others = models[1].parameters()
+    assert without not in second.state and all(second.state[each]["step"] == 1 for each in others)
+    assert digest(persistent_tensors(models[1])) == digest(persistent_tensors(models[0]))
 
 
 Moves = dict[tuple[str, str], tuple[Loaded, Loaded, TrainingSummary]]

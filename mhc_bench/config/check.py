@@ -132,7 +132,7 @@ def check_hardware(hardware: HardwareConfig, training: TrainingConfig) -> None:
         world == 1 or hardware.sharding != "none",
         "hardware.devices",
         world,
-        "1 where hardware.sharding is none; several devices need hardware.sharding=fsdp",
+        "1 where hardware.sharding is none; several devices need hardware.sharding=fsdp or hsdp",
     )
     rows = training.batch_tokens // training.sequence_length
     _require(

@@ -27,6 +27,8 @@ TRAINING_ELSEWHERE = (
     "threads",
     "world_size",
     "gpus",
+    "sharding",
+    "hardware",
 )
 """Fields of the training summary that have their own place in a record."""
 EVALUATION_ELSEWHERE = ("mean",)

@@ -72,6 +72,16 @@ class Identity(Part):
     seed: Count
 
 
+class HardwareSpan(Part):
+    """The hardware of a run from one step on."""
+
+    after_step: Count
+    cost_id: Hex
+    devices: Count
+    nodes: Count
+    sharding: str
+
+
 class Hardware(Part):
     """Where the run was computed. No host name, no user, no path."""
 
@@ -81,6 +91,16 @@ class Hardware(Part):
     processes: Count
     memory_bytes: Count | None
     gpus: tuple[str, ...] = ()
+    sharding: dict[str, str] = {}
+    """What FSDP2 split and rounded where, the same for all variants; empty without FSDP2."""
+    changes: tuple[HardwareSpan, ...] = ()
+    """Of a run that went on with other hardware: what its steps ran on. Its times are those of the last."""
+
+    @model_serializer(mode="wrap")
+    def _as_published(self, inner: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        # the fields came after records were published: where they say nothing, bytes and digests stay
+        content: dict[str, Any] = inner(self)
+        return {name: each for name, each in content.items() if each or name not in ("sharding", "changes")}
 
 
 class Provenance(Part):

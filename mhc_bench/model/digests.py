@@ -43,7 +43,7 @@ def whole(tensor: Tensor) -> Tensor:
 
 @torch.no_grad()
 def digest(tensors: Iterable[tuple[str, Tensor]]) -> str:
-    """SHA-256 over name, dtype, shape and bytes of each full tensor, gathered one by one, in the given order."""
+    """SHA-256 over name, dtype, shape and bytes of each tensor, whole one by one, in the given order."""
     running = hashlib.sha256()
     for name, tensor in tensors:
         full = whole(tensor)

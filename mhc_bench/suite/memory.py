@@ -1,4 +1,4 @@
-"""What one device holds and moves in a training step under FSDP2, before a step is made.
+"""What one device holds and moves in a training step under FSDP2, plain or hybrid, before a step is made.
 
 The units are those of `mhc_bench.training.sharding`: every decoder layer, gathered for its forward and again
 for its backward pass; the residual connections, in fp32 and gathered once; and the root with embedding and
@@ -48,6 +48,16 @@ class Communication:
 
     all_gather: int
     reduce_scatter: int
+    all_reduce: int
+    """hsdp: of its shard of the gradients over the nodes, once per step, as a ring does it."""
+    between_nodes: int
+    """Of all these, what comes from devices of other nodes. fsdp: as if each device fetched it by itself,
+    where one copy for each node would do."""
+
+    @property
+    def total(self) -> int:
+        """Over all networks."""
+        return self.all_gather + self.reduce_scatter + self.all_reduce
 
 
 @dataclass(frozen=True)
@@ -94,6 +104,9 @@ class Step:
 
     sharded: bool
     shards: int
+    """Devices that share one copy of the model: all, or with hsdp those of a node."""
+    replicas: int
+    """Copies of the model."""
     parts: int
     """Forward passes of a device in an optimizer step."""
     rows: int
@@ -106,12 +119,14 @@ class Step:
         """The step of a run."""
         hardware, bf16 = run.hardware, run.training.precision == "bf16"
         world = hardware.devices * hardware.nodes
+        replicas = hardware.nodes if hardware.sharding == "hsdp" else 1
         share = run.training.batch_tokens // run.training.sequence_length // world
         rows = hardware.rows_per_device or share
         return cls(
             # bf16 goes through FSDP2 on one device too
             sharded=hardware.sharding != "none" or bf16,
-            shards=world,
+            shards=world // replicas,
+            replicas=replicas,
             parts=share // rows,
             rows=rows,
             compute_bytes=2 if bf16 else FP32,
@@ -188,13 +203,20 @@ def _peak(
 
 
 def communication(run: RunConfig, units: Units) -> Communication:
-    """What one device receives in a step: its share of gathered parameters, reduced gradients in fp32."""
+    """What one device receives in a step: its share of gathered parameters, reduced gradients in fp32.
+
+    Every forward pass of a step gathers, and its backward pass reduces within the shards; replicas join once.
+    """
     step = Step.of(run)
     if not step.sharded:
-        return Communication(0, 0)
+        return Communication(0, 0, 0, 0)
     gathered = step.compute_bytes * (2 * sum(units.layers) + units.root) + FP32 * units.residual
-    others = step.shards - 1
+    passing = step.parts * (gathered + FP32 * units.total)
+    far = step.shards - min(step.shards, run.hardware.devices)
+    all_reduce = 2 * FP32 * units.total * (step.replicas - 1) // (step.shards * step.replicas)
     return Communication(
-        all_gather=step.parts * gathered * others // step.shards,
-        reduce_scatter=step.parts * FP32 * units.total * others // step.shards,
+        all_gather=step.parts * gathered * (step.shards - 1) // step.shards,
+        reduce_scatter=step.parts * FP32 * units.total * (step.shards - 1) // step.shards,
+        all_reduce=all_reduce,
+        between_nodes=passing * far // step.shards + all_reduce,
     )

@@ -26,7 +26,8 @@ FLOPS_PER_SECOND = {"cpu": 2.5e10, "gpu": 4.0e14}
 CHECKPOINT_BYTES = 12
 """Of each parameter: the weight and two moments, in fp32."""
 CHECKPOINT_COPIES = 3
-"""Two checkpoints to resume from (weights and optimizer: three numbers each), and the final weights."""
+"""Two checkpoints to resume from (weights and optimizer: three numbers each), and the final weights; those
+that are kept come on top."""
 
 
 log = logging.getLogger(__name__)
@@ -71,6 +72,7 @@ def _row(runs: list[RunConfig], root: Path, counts: Counts) -> PlanRow:
     first = runs[0]
     tokens = first.training.batch_tokens * first.training.steps
     total = counts.parameters["total"]
+    copies = CHECKPOINT_COPIES + len(first.logging.milestones) + first.logging.keep_best
     memory, moved = _footprint(first, counts)
     missing = sum(not read_state(run_folder(root, run)).finished for run in runs)
     seconds, basis = _seconds_per_run(first, root, counts)
@@ -86,7 +88,7 @@ def _row(runs: list[RunConfig], root: Path, counts: Counts) -> PlanRow:
         memory=memory,
         communication=moved,
         checkpoint_bytes=total * CHECKPOINT_BYTES,
-        disk_bytes=total * CHECKPOINT_BYTES * CHECKPOINT_COPIES * len(runs),
+        disk_bytes=total * CHECKPOINT_BYTES * copies * len(runs),
         hours=seconds * missing / 3600,
         flops_per_second=float(counts.flops_per_token) * tokens / seconds,
         basis=basis,
@@ -152,7 +154,7 @@ def _cells(row: PlanRow) -> tuple[str, ...]:
         quantity(row.parameters["residual"]),
         quantity(row.flops_per_run),
         size(row.memory.peak) if row.memory else "unknown",
-        size(sum(dataclasses.astuple(row.communication))) if row.communication else "unknown",
+        size(row.communication.total) if row.communication else "unknown",
         f"{row.hours * 60:,.1f} min" if row.hours < 2 else f"{row.hours:,.0f} h",
     )
 

@@ -63,6 +63,7 @@ def record_run(run: RunConfig, folder: Path) -> Record:
 def _provenance(run: RunConfig, training: dict[str, Any]) -> dict[str, Any]:
     head, dirty = commit()
     here, packages = machine(), versions()
+    changes = training.get("hardware", [])
     return {
         "commit": head or None,
         "dirty": dirty,
@@ -76,6 +77,8 @@ def _provenance(run: RunConfig, training: dict[str, Any]) -> dict[str, Any]:
             "processes": training.get("world_size", 1),
             "memory_bytes": here["memory_bytes"],
             "gpus": training.get("gpus", []),
+            "sharding": training.get("sharding", {}),
+            "changes": changes if len(changes) > 1 else [],
         },
     }
 

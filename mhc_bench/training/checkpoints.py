@@ -129,7 +129,7 @@ def count_start(run_dir: Path) -> int:
 
 
 class Checkpoints(L.Callback):
-    """Last of the callbacks: takes a checkpoint every `every` steps, at milestones and after the last step."""
+    """Last of the callbacks: takes a checkpoint every `every` steps, at milestones and after the last."""
 
     def __init__(self, config: RunConfig, run_dir: Path, clock: Clock, history: History) -> None:
         self.every, self.keep_best = config.logging.checkpoint_every, config.logging.keep_best
@@ -164,8 +164,9 @@ class Checkpoints(L.Callback):
                 self.save(trainer)
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Nothing is being written when training is over."""
+        """Nothing is being written when training is over, and no rank ends before the last checkpoint stands."""
         self.wait(trainer)
+        trainer.strategy.barrier()
 
     def save(self, trainer: L.Trainer) -> None:
         """Take a checkpoint of the last step unless there is one; collective. Call `History.flush` before.

@@ -10,6 +10,7 @@ import lightning as L
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.distributed.fsdp import FSDPModule
 from torch.optim import AdamW, Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 from transformers import PreTrainedModel
@@ -92,14 +93,14 @@ class ResidualTraining(L.LightningModule):
 
     def on_train_batch_start(self, batch: dict[str, Any], batch_idx: int) -> None:
         """Random numbers are a function of (seed, step, part, rank): a resumed run needs no saved state."""
+        parts = self.trainer.accumulate_grad_batches
         key = self.config.seed
-        for part in (
-            self.trainer.global_step,
-            batch_idx % self.trainer.accumulate_grad_batches,
-            self.global_rank,
-        ):
+        for part in (self.trainer.global_step, batch_idx % parts, self.global_rank):
             key = mix(key ^ part)
         torch.manual_seed(key >> 1)
+        if isinstance(self.model, FSDPModule):
+            # replicas (hsdp) add their gradients up once per step, after the last of its parts
+            self.model.set_requires_all_reduce((batch_idx + 1) % parts == 0)
 
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
         """Mean loss of this rank's part of the batch."""

@@ -1,12 +1,12 @@
 """The state to resume from: one layout, read by any number of ranks and with any sharding.
 
 shard-00001-model-00001-of-00001.safetensors   one of each rank: its part of weights and moments, with offsets
-trainer.pt                                     steps, schedule, history, the optimizer's settings: plain values
+trainer.pt                                     steps, schedule, history, optimizer's settings: plain values
 manifest.json                                  SHA-256 of these files; written before the folder gets its name
 
-torch's distributed checkpoint writes and reads the tensors; in its default format are pickles, in safetensors no
-code. Lightning's AsyncCheckpointIO does not serve: its FSDP2 strategy passes by any CheckpointIO. Nor does torch's
-`async_save`: the stager of torch 2.13 fails on the empty shard of a rank that holds no row of a parameter.
+torch's distributed checkpoint writes and reads the tensors: its default format holds pickles, safetensors run
+no code. Lightning's AsyncCheckpointIO does not serve: its FSDP2 strategy passes by any CheckpointIO. Nor does
+torch's `async_save`: the stager of 2.13 fails on the empty shard of a rank that holds no row of a parameter.
 """
 
 from __future__ import annotations
@@ -156,11 +156,14 @@ def read_state(
 ) -> dict[str, Any]:
     """Read weights and moments into place, each rank its own; returns the trainer's part; collective."""
     rest: dict[str, Any] = torch.load(folder / TRAINER, weights_only=True)
-    settings = get_optimizer_state_dict(model, optimizer)
-    tensors = {"weights": dict(persistent_tensors(model)), "optimizer": settings["state"]}
     reader = HuggingFaceStorageReader(str(folder))
+    saved = reader.read_metadata().state_dict_metadata
+    every = get_optimizer_state_dict(model, optimizer)["state"]
+    # a parameter that has had no gradient yet has no state, and must get none
+    state = {
+        name: each for name, each in every.items() if all(f"optimizer.{name}.{key}" in saved for key in each)
+    }
+    tensors = {"weights": dict(persistent_tensors(model)), "optimizer": state}
     load(tensors, storage_reader=reader, process_group=group, no_dist=group is None)
-    set_optimizer_state_dict(
-        model, optimizer, {"state": settings["state"], "param_groups": rest.pop("param_groups")}
-    )
+    set_optimizer_state_dict(model, optimizer, {"state": state, "param_groups": rest.pop("param_groups")})
     return rest
