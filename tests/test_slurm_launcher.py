@@ -84,7 +84,8 @@ def test_a_job_has_the_nodes_tasks_and_limits_of_its_run_and_launcher(cluster: P
     assert not {"qos", "constraint", "wckey"} & set(asked)
     assert script.index("module load cuda") < script.index("srun")
     (ranks,) = [line for line in script.splitlines() if line.startswith("srun")]
-    assert "--cpus-per-task=6" in ranks and "--kill-on-bad-exit=1" in ranks
+    for flag in ("--cpus-per-task=6", "--kill-on-bad-exit=1", "--open-mode=append"):
+        assert flag in ranks
     assert (root / "run" / "config.yaml").exists()
 
 

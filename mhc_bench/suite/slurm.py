@@ -131,8 +131,9 @@ def job_parameters(run: RunConfig, launcher: SlurmConfig) -> dict[str, Any]:
         ],
         "teardown": requeue_commands(launcher.requeues),
         "stderr_to_stdout": True,
-        # srun takes the cores per task from nowhere else; without a lost rank the others would wait for ever
-        "srun_args": [f"--cpus-per-task={cores}", "--kill-on-bad-exit=1"],
+        # srun is told the cores per task by nothing else; a lost rank ends the others, which wait for it;
+        # the output of a job that starts again follows what it said before
+        "srun_args": [f"--cpus-per-task={cores}", "--kill-on-bad-exit=1", "--open-mode=append"],
     }
 
 
