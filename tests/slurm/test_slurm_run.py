@@ -122,8 +122,8 @@ def test_jobs_of_two_ranks_that_are_preempted_and_requeued_end_with_the_bits_of_
 
 
 def test_a_run_that_needs_longer_than_its_limit_goes_on_in_the_same_job(tmp_path: Path) -> None:
-    words = [SLOW, "training.steps=700", "launcher.time=2m", "launcher.grace=60"]
-    done = subprocess.run(command(tmp_path, *words, *SLURM), capture_output=True, text=True, timeout=900)
+    words = [SLOW, "training.steps=700", "launcher.time=3m", "launcher.grace=60"]
+    done = subprocess.run(command(tmp_path, *words, *SLURM), capture_output=True, text=True, timeout=1800)
     assert done.returncode == 0, done.stdout + done.stderr
     folder = the_folder(tmp_path, "Slow")
     assert summary(folder)["restarts"] >= 1 and summary(folder)["steps"] == 700
