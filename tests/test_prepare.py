@@ -197,7 +197,7 @@ def test_without_a_network_the_missing_and_its_commands_are_named_at_once(
         prepare(load_data("fineweb-edu"), tmp_path / "out", processes=1, shard_tokens=4000)
     assert time.monotonic() - started < 5
     message = str(caught.value)
-    assert "load_dataset('HuggingFaceFW/fineweb-edu', 'sample-10BT', split='train')" in message
+    assert "load_dataset('HuggingFaceFW/fineweb-edu', 'sample-10BT', split='train', revision=" in message
     assert "hf download deepseek-ai/DeepSeek-V3 tokenizer.json tokenizer_config.json" in message
     assert "\n" not in message
     assert not (tmp_path / "out").exists()

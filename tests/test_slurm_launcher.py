@@ -84,7 +84,8 @@ def test_a_job_has_the_nodes_tasks_and_limits_of_its_run_and_launcher(cluster: P
     assert not {"qos", "constraint", "wckey"} & set(asked)
     assert script.index("module load cuda") < script.index("srun")
     (ranks,) = [line for line in script.splitlines() if line.startswith("srun")]
-    assert "--cpus-per-task=6" in ranks and "--kill-on-bad-exit=1" in ranks
+    for flag in ("--cpus-per-task=6", "--kill-on-bad-exit=1", "--open-mode=append"):
+        assert flag in ranks
     assert (root / "run" / "config.yaml").exists()
 
 
@@ -92,7 +93,7 @@ def test_a_run_is_not_submitted_while_its_job_is_in_the_queue(cluster: Path, roo
     assert slurm.submit_once(run(), root, SlurmConfig()) == ("1", True)
     (cluster / "queue").write_text("1 PENDING\n")
     assert slurm.submit_once(run(), root, SlurmConfig()) == ("1", False)
-    (cluster / "queue").write_text("77 RUNNING\n")
+    (cluster / "queue").write_text("1 CANCELLED\n77 RUNNING\n")
     assert slurm.submit_once(run(), root, SlurmConfig()) == ("2", True)
     assert len(submitted(cluster)) == 2
 
@@ -147,7 +148,7 @@ def waits(root: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Waits]:
     """Waits for the job 1 of one run while squeue gives the answers of a `Queue`."""
 
     def wait(queue: Queue) -> dict[str, str]:
-        monkeypatch.setattr(waiting, "queued_jobs", queue)
+        monkeypatch.setattr(waiting, "ask_jobs", queue)
         monkeypatch.setattr(waiting, "submit_once", lambda *_: ("1", True))
         with Reporter(Console(quiet=True), 1, 0) as reporter:
             ends = waiting.run_as_jobs([run()], root, SlurmConfig(poll=0.001), reporter)
@@ -167,8 +168,25 @@ def test_a_job_with_a_record_is_done_whatever_the_queue_says(root: Path, waits: 
     assert waits(Queue({"1": "COMPLETING"})) == {}
 
 
-def test_a_job_that_is_over_without_a_record_is_interrupted_or_has_failed(root: Path, waits: Waits) -> None:
-    assert waits(Queue({"1": "RUNNING"}, {})) == {"mhc seed 0": "interrupted"}
+@pytest.mark.parametrize(
+    ("last", "standing"),
+    [
+        ({}, "interrupted"),
+        ({"1": "CANCELLED"}, "interrupted"),
+        ({"1": "TIMEOUT"}, "interrupted"),
+        ({"1": "OUT_OF_MEMORY"}, "failed"),
+        ({"1": "COMPLETED"}, "failed"),
+    ],
+)
+def test_a_job_that_is_over_without_a_record_was_stopped_or_broke(
+    waits: Waits, last: dict[str, str], standing: str
+) -> None:
+    assert waits(Queue({"1": "PENDING"}, {"1": "RUNNING"}, {"1": "COMPLETING"}, last)) == {
+        "mhc seed 0": standing
+    }
+
+
+def test_a_failed_run_says_why(root: Path, waits: Waits) -> None:
     leave(root, "failure.txt", "no such thing")
     assert waits(Queue({"1": "RUNNING"}, {})) == {"mhc seed 0": "failed"}
 
@@ -195,7 +213,7 @@ def test_ctrl_c_says_in_one_line_that_the_jobs_go_on(waits: Waits, monkeypatch: 
         raise KeyboardInterrupt
 
     monkeypatch.setattr(waiting.time, "sleep", interrupt)
-    with pytest.raises(StoppedError, match=r"the jobs go on.*scancel 1") as caught:
+    with pytest.raises(StoppedError, match=r"the jobs go on.*scancel 1$") as caught:
         waits(Queue({"1": "RUNNING"}))
     assert "\n" not in str(caught.value)
 

@@ -39,7 +39,7 @@ from mhc_bench.suite.preflight import check_evaluations, check_machine, check_no
 from mhc_bench.suite.record import record_run, write_origin
 from mhc_bench.suite.report import Reporter
 from mhc_bench.suite.runner import missing_runs, run_missing, slots
-from mhc_bench.suite.slurm import check_slurm, queued_jobs
+from mhc_bench.suite.slurm import ask_jobs, check_slurm
 from mhc_bench.suite.state import EVALUATION_FILE, RECORD_FILE, TRAINING_FILE, RunState, read_state
 from mhc_bench.suite.waiting import job_line, run_as_jobs
 from mhc_bench.suite.worker import complete_run, is_first_rank, locked, train_run
@@ -85,10 +85,10 @@ def check_launch(suite: SuiteConfig) -> None:
 
 def _tell_missing(suite: SuiteConfig, missing: list[RunConfig], root: Path, console: Console) -> None:
     """One line for each missing run: where it stands, and what would be submitted for it."""
-    queue = queued_jobs() if isinstance(suite.launcher, SlurmConfig) else None
+    states = ask_jobs() if isinstance(suite.launcher, SlurmConfig) else None
     for each in missing:
         folder = run_folder(root, each)
-        job = "" if queue is None else f"; {job_line(each, folder, queue)}"
+        job = "" if states is None else f"; {job_line(each, folder, states)}"
         console.print(f"  {Reporter.name(each)}: {read_state(folder).standing}{job}", highlight=False)
 
 

@@ -28,6 +28,10 @@ COMMANDS = ("sbatch", "srun", "squeue", "scontrol", "sinfo")
 JOB_FILE = "slurm.json"
 JOB_FOLDER = "slurm"
 SUBMIT_LOCK = ".submit.lock"
+STOPPED = ("CANCELLED", "DEADLINE", "NODE_FAIL", "PREEMPTED", "TIMEOUT")
+"""How SLURM ends jobs that may simply be submitted again."""
+BROKEN = ("BOOT_FAIL", "COMPLETED", "FAILED", "OUT_OF_MEMORY")
+"""How else jobs end; `COMPLETED` without a record is no good end either."""
 
 
 def check_slurm(launcher: SlurmConfig) -> None:
@@ -48,14 +52,20 @@ def check_slurm(launcher: SlurmConfig) -> None:
             choose("partition", name, partitions)
 
 
-def queued_jobs() -> dict[str, str]:
-    """Id -> state of this user's jobs that are waiting, running or ending.
+def ask_jobs() -> dict[str, str]:
+    """Id -> state of this user's jobs, those that ended a few minutes ago included.
 
     Raises:
         RunError: SLURM does not answer.
     """
-    lines = _ask("squeue", f"--user={getpass.getuser()}", "--noheader", "--format=%i %T").splitlines()
+    user = f"--user={getpass.getuser()}"
+    lines = _ask("squeue", user, "--states=all", "--noheader", "--format=%i %T").splitlines()
     return dict(line.split(maxsplit=1) for line in lines if line.strip())
+
+
+def in_queue(job: str | None, states: dict[str, str]) -> bool:
+    """Whether a job is waiting, running or ending."""
+    return job in states and states[job] not in {*STOPPED, *BROKEN}
 
 
 def job_of(folder: Path) -> str | None:
@@ -73,7 +83,7 @@ def submit_once(run: RunConfig, folder: Path, launcher: SlurmConfig) -> tuple[st
     folder.mkdir(parents=True, exist_ok=True)
     with FileLock(folder / SUBMIT_LOCK):
         job = job_of(folder)
-        if job is not None and job in queued_jobs():
+        if job is not None and in_queue(job, ask_jobs()):
             return job, False
         make_ready(run, folder)
         job = _submit(run, folder.resolve(), launcher)
@@ -121,8 +131,9 @@ def job_parameters(run: RunConfig, launcher: SlurmConfig) -> dict[str, Any]:
         ],
         "teardown": requeue_commands(launcher.requeues),
         "stderr_to_stdout": True,
-        # srun takes the cores per task from nowhere else; without a lost rank the others would wait for ever
-        "srun_args": [f"--cpus-per-task={cores}", "--kill-on-bad-exit=1"],
+        # srun is told the cores per task by nothing else; a lost rank ends the others, which wait for it;
+        # the output of a job that starts again follows what it said before
+        "srun_args": [f"--cpus-per-task={cores}", "--kill-on-bad-exit=1", "--open-mode=append"],
     }
 
 

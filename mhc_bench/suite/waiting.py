@@ -8,7 +8,7 @@ from pathlib import Path
 from mhc_bench.config import RunConfig, SlurmConfig, run_folder
 from mhc_bench.errors import RunError, StoppedError
 from mhc_bench.suite.report import Reporter
-from mhc_bench.suite.slurm import JOB_FOLDER, job_of, queued_jobs, submit_once
+from mhc_bench.suite.slurm import BROKEN, JOB_FOLDER, ask_jobs, in_queue, job_of, submit_once
 from mhc_bench.suite.state import RunState, read_state
 
 LOOKS_WITHOUT_ANSWER = 20
@@ -28,64 +28,86 @@ def run_as_jobs(
         StoppedError: Ctrl-C; the jobs go on.
     """
     jobs: dict[str, RunConfig] = {}
-    for run in runs:
-        job, new = submit_once(run, run_folder(root, run), launcher)
-        jobs[job] = run
-        reporter.say(f"{reporter.name(run)}: job {job} {'submitted' if new else 'is in the queue already'}")
-    if not launcher.wait:
-        reporter.say("Jobs go on by themselves; the same command later ranks what has finished.")
-        return {}
     try:
-        return _wait(jobs, root, launcher.poll, reporter)
+        for run in runs:
+            job, new = submit_once(run, run_folder(root, run), launcher)
+            jobs[job] = run
+            reporter.say(
+                f"{reporter.name(run)}: job {job} {'submitted' if new else 'is in the queue already'}"
+            )
+        if launcher.wait:
+            return _wait(jobs, root, launcher.poll, reporter)
     except KeyboardInterrupt:
         ids = " ".join(job for job, run in jobs.items() if not read_state(run_folder(root, run)).finished)
-        raise StoppedError(
-            f"the jobs go on: cancel them with scancel {ids}, or wait again: same command"
-        ) from None
+        raise StoppedError(f"the jobs go on, and the same command waits again; or: scancel {ids}") from None
+    reporter.say("The jobs go on by themselves; the same command later ranks what has finished.")
+    return {}
 
 
 def _wait(jobs: dict[str, RunConfig], root: Path, poll: float, reporter: Reporter) -> dict[str, RunState]:
-    began, failed, silent, gone = time.monotonic(), dict[str, RunState](), 0, set[str]()
-    waiting = dict(jobs)
+    began, unfinished, watch, waiting = time.monotonic(), dict[str, RunState](), Watch(), dict(jobs)
     while waiting:
         time.sleep(poll)
-        try:
-            queue, silent = queued_jobs(), 0
-        except RunError:
-            silent += 1
-            if silent == LOOKS_WITHOUT_ANSWER:
-                raise
-            continue
-        for job, run in list(waiting.items()):
-            state = read_state(run_folder(root, run))
-            # a job is over when its record is there, or when it is missing twice: files may come late
-            if not state.finished and (job in queue or job not in gone):
-                gone = gone - {job} if job in queue else gone | {job}
-                continue
-            del waiting[job]
-            state = outcome(state, run_folder(root, run), job)
-            reporter.finished(run, run_folder(root, run), state, time.monotonic() - began)
-            if not state.finished:
-                failed[reporter.name(run)] = state
-        running = {job: run for job, run in waiting.items() if queue.get(job) == "RUNNING"}
-        active = [(run, run_folder(root, run)) for run in running.values()]
+        states = watch.look()
+        ends = {job: watch.end(job, run_folder(root, run)) for job, run in waiting.items()}
+        for job, state in ends.items():
+            if state is not None:
+                run = waiting.pop(job)
+                reporter.finished(run, run_folder(root, run), state, time.monotonic() - began)
+                unfinished |= {} if state.finished else {reporter.name(run): state}
+        active = [
+            (run, run_folder(root, run)) for job, run in waiting.items() if states.get(job) == "RUNNING"
+        ]
         reporter.update(active, len(waiting) - len(active))
-    return failed
+    return unfinished
 
 
-def outcome(state: RunState, folder: Path, job: str) -> RunState:
-    """The state of a run whose job is over; an end without a record says where to look."""
-    if state.finished or state.standing == "failed":
-        return state
+class Watch:
+    """What SLURM and the runs' folders say of jobs, look after look."""
+
+    def __init__(self) -> None:
+        self._states: dict[str, str] = {}
+        self._over: set[str] = set()
+        self._silent = 0
+
+    def look(self) -> dict[str, str]:
+        """Ask SLURM; a controller that does not answer leaves the states as they were, for a while.
+
+        Raises:
+            RunError: too many looks without an answer.
+        """
+        try:
+            self._states, self._silent = ask_jobs(), 0
+        except RunError:
+            self._silent += 1
+            if self._silent == LOOKS_WITHOUT_ANSWER:
+                raise
+        return self._states
+
+    def end(self, job: str, folder: Path) -> RunState | None:
+        """How a job's run ended, or None while it goes on: files may come a look later than the job's end."""
+        state = read_state(folder)
+        if state.finished:
+            return state
+        if self._silent or in_queue(job, self._states):
+            self._over.discard(job)
+            return None
+        if job not in self._over:
+            self._over.add(job)
+            return None
+        return state if state.standing == "failed" else ended_as(self._states.get(job), folder, job)
+
+
+def ended_as(told: str | None, folder: Path, job: str) -> RunState:
+    """The state of a run whose job is over without a record, from what SLURM still knows of the job."""
     log = folder / JOB_FOLDER / f"{job}_0_log.out"
-    return RunState(
-        "interrupted", f"job {job} is over and the run is not; the same command goes on; see {log}"
-    )
+    detail = f"job {job} ended{f' as {told}' if told else ''} before the run did; see {log}"
+    return RunState("failed" if told in BROKEN else "interrupted", detail)
 
 
-def job_line(run: RunConfig, folder: Path, queue: dict[str, str]) -> str:
+def job_line(run: RunConfig, folder: Path, states: dict[str, str]) -> str:
     """What the dry run says of a run: its job in the queue, or the one that would be submitted."""
     job = job_of(folder)
-    if job is not None and job in queue:
-        return f"job {job} is {queue[job].lower()}"
+    if job is not None and in_queue(job, states):
+        return f"job {job} is {states[job].lower()}"
     return f"a job of {run.hardware.nodes} x {run.hardware.devices} tasks would be submitted"
