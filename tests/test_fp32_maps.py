@@ -223,7 +223,8 @@ def test_compiled_layers_compute_the_gradients_of_eager_ones(met: Met, variant: 
     """So what holds inside the maps of eager layers holds in compiled ones: a rounding to bf16 would show."""
     eager, compiled = (met(name)[0].gradients for name in (variant, f"compiled-{variant}"))
     assert eager.keys() == compiled.keys()
-    changed = [name for name, each in eager.items() if each.abs().max() > 0]
-    assert len(changed) > len(eager) / 2
-    for name in changed:
+    largest = {name: float(each.abs().max()) for name, each in eager.items()}
+    moving = [name for name, each in largest.items() if each > 1e-5 * max(largest.values())]
+    assert len(moving) > len(eager) / 2  # the others are zero by construction, but for rounding
+    for name in moving:
         assert error(compiled[name], eager[name]) < BF16_UNIT / 20, name
