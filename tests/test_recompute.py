@@ -184,6 +184,21 @@ def test_the_load_of_experts_is_counted_once(corpus: Path, tmp_path: Path, recom
 
 
 @pytest.mark.ranks
+def test_the_load_of_experts_is_counted_once_on_two_ranks(corpus: Path, tmp_path: Path) -> None:
+    def work(rank: int) -> None:
+        for recompute in ("layer", "block"):
+            fit(expert_run(corpus, steps=2, hardware__recompute=recompute, **fsdp), tmp_path / recompute)
+
+    fsdp = {"hardware__sharding": "fsdp", "hardware__devices": 2, "hardware__rows_per_device": 1}
+    fit(expert_run(corpus, steps=2), tmp_path / "one")
+    assert [code for code, _ in on_ranks(work)] == [0, 0]
+    assert rows_of(tmp_path / "one", "experts.csv")
+    for recompute in ("layer", "block"):
+        assert rows_of(tmp_path / recompute, "experts.csv") == rows_of(tmp_path / "one", "experts.csv")
+        assert torch.equal(biases(tmp_path / recompute), biases(tmp_path / "one"))
+
+
+@pytest.mark.ranks
 def test_recomputation_on_two_sharded_ranks_in_bf16_changes_no_bit(corpus: Path, tmp_path: Path) -> None:
     def work(rank: int) -> list[TrainingSummary]:
         return [fit(config, tmp_path / name) for name, config in configs.items()]
