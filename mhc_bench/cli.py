@@ -157,6 +157,11 @@ def _add_reading(verbs: Verbs[Parser]) -> None:
     describe.add_argument("what", metavar="SUITE|VARIANT|RECORD.json")
     _overrides(describe)
     _json(describe)
+    verify = _verb(verbs, "verify", _verify, "all that can be checked of records without training")
+    verify.add_argument(
+        "paths", type=Path, nargs="+", metavar="PATH", help="records, or folders with records"
+    )
+    _json(verify)
     plan = _verb(verbs, "plan", _plan, "runs, tokens, FLOPs, memory per device, disk and hours of a suite")
     plan.add_argument("suite")
     _overrides(plan)
@@ -230,6 +235,12 @@ def _describe(options: argparse.Namespace) -> int:
     from mhc_bench.suite.describe import show
 
     return show(options.what, options.overrides, options.json)
+
+
+def _verify(options: argparse.Namespace) -> int:
+    from mhc_bench.suite.verify import show
+
+    return show(options.paths, options.json)
 
 
 def _plan(options: argparse.Namespace) -> int:

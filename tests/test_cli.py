@@ -25,6 +25,7 @@ WORKING = [
     "doctor",
     "bench",
     "prepare",
+    "verify",
 ]
 
 

@@ -1,4 +1,7 @@
-"""The record: what one run proves, as plain data. Schema version 1: strict, frozen, finite numbers only."""
+"""The record: what one run proves, as plain data. Strict, frozen, finite numbers only.
+
+Fields that came with schema version 2 have a default, for records of version 1 (see `versions.py`).
+"""
 
 from __future__ import annotations
 
@@ -13,12 +16,11 @@ from pydantic import (
     ConfigDict,
     Field,
     JsonValue,
-    SerializerFunctionWrapHandler,
-    model_serializer,
+    PrivateAttr,
     model_validator,
 )
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 LOSS = "loss"
 GRADIENT_NORM = "gradient_norm"
@@ -63,6 +65,8 @@ class Identity(Part):
     suite: Name
     arm: Arm = ""
     """Which protocol of a study; empty where a suite has one protocol."""
+    protocol_version: Count = 1
+    """What the fields of a protocol mean (see `docs/architecture.md`); part of the protocol id."""
     protocol_id: Hex
     cost_id: Hex
     variant: Name
@@ -93,7 +97,39 @@ class Provenance(Part):
     python: str
     platform: str
     packages: dict[str, str]
+    lock_hash: Sha256 | None = None
+    """Over `name==version` of every package that mhc-bench needs, directly or not, as installed."""
     hardware: Hardware
+
+
+class Numerics(Part):
+    """What decides whether a run can be repeated to the bit, as torch had it while training."""
+
+    precision: str
+    matmul_precision: str
+    """torch's setting for products of fp32 matrices: `highest`, `high` or `medium`."""
+    deterministic: bool
+    """Whether torch refuses operations without a deterministic algorithm."""
+    cudnn_benchmark: bool
+    cpu_capability: str
+    """The vector instructions that torch uses, such as AVX2."""
+    cuda: str | None
+    """The CUDA version; null for a run on CPUs."""
+
+
+class Started(Part):
+    """What the command set out to run: every one of these runs is reported, or the table is a choice."""
+
+    seeds: tuple[Count, ...]
+    variants: tuple[Name, ...]
+
+
+class Tuning(Part):
+    """What was spent on choosing the protocol's free values before its runs; null where nobody counted."""
+
+    runs: Count | None
+    suite: Arm = ""
+    """The suite whose records show that search."""
 
 
 class Digests(Part):
@@ -152,6 +188,10 @@ class Training(Part):
     initial_loss: float | None
     final_loss: float | None
     """Mean training loss of the last twentieth of the steps."""
+    final_steps: Count | None = None
+    """How many steps that mean is over."""
+    last_loss: float | None = None
+    """Training loss of the last step alone."""
     validation: tuple[ValidationPoint, ...]
     gradient_norm: GradientNorm | None
     """Null for a run that took no step; likewise `step_seconds`."""
@@ -197,20 +237,17 @@ class Task(Part):
     revision: str | None = None
     """Commit of the data set, where the hub's cache tells it."""
 
-    @model_serializer(mode="wrap")
-    def _as_published(self, inner: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        # the field came after records were published: where it says nothing, their bytes and digests stay
-        content: dict[str, Any] = inner(self)
-        if self.revision is None:
-            content.pop("revision", None)
-        return content
-
 
 class Evaluation(Part):
     """Downstream results."""
 
     tasks: dict[Name, Task]
     seconds: float
+    dtype: str | None = None
+    """Computed in: `fp32` or `bf16`."""
+    batch_size: Count | None = None
+    items: Sha256 | None = None
+    """Of the uncompressed outcomes of every item; the compressed file stands among the side files."""
 
 
 class Curve(Part):
@@ -266,7 +303,7 @@ class Cost(Part):
 class Record(Part):
     """One run, finished. Immutable: a correction is a new record."""
 
-    schema_version: Literal[1] = 1
+    schema_version: Literal[2]
     status: Status
     failure: str | None = None
     """Why a run failed, in one line."""
@@ -277,6 +314,11 @@ class Record(Part):
     overrides: tuple[str, ...]
     command: str
     provenance: Provenance
+    numerics: Numerics | None = None
+    started: Started | None = None
+    tuning: Tuning | None = None
+    supersedes: Sha256 | None = None
+    """The digest of the record that this one corrects."""
     data: dict[str, str]
     """Source, its fingerprint and the tokenizer's digest."""
     digests: Digests | None
@@ -285,6 +327,8 @@ class Record(Part):
     mechanism: Mechanism | None
     cost: Cost
     side_files: dict[FilePath, Sha256] = {}
+    _file_digest: str | None = PrivateAttr(default=None)
+    """Of the file that the record was read from: published bytes may be of an older version."""
 
     @model_validator(mode="after")
     def _whole(self) -> Self:
@@ -316,8 +360,14 @@ class Record(Part):
 
     @property
     def digest(self) -> str:
-        """SHA-256 of the canonical JSON: the digest of the record's file."""
-        return hashlib.sha256(canonical_json(self).encode()).hexdigest()
+        """SHA-256 of the record's file: of the bytes it was read from, else of its canonical JSON."""
+        return self._file_digest or hashlib.sha256(canonical_json(self).encode()).hexdigest()
+
+    def __eq__(self, other: object) -> bool:
+        # where a record was read from is no part of what it says
+        return isinstance(other, Record) and self.__dict__ == other.__dict__
+
+    __hash__ = None  # type: ignore[assignment]
 
     def curve(self, name: str) -> Curve | None:
         """A sampled curve, or None where the run has none."""
@@ -329,8 +379,12 @@ class Record(Part):
 
 
 def canonical_json(record: Record) -> str:
-    """One line per part, keys sorted, floats in their shortest exact form: equal records give equal bytes."""
-    content: dict[str, Any] = record.model_dump(mode="json")
+    """The record as its file holds it: equal records give equal bytes."""
+    return canonical(record.model_dump(mode="json"))
+
+
+def canonical(content: dict[str, Any]) -> str:
+    """One line per part, keys sorted, floats in their shortest exact form."""
     parts = (f"{_compact(key)}: {_compact(content[key])}" for key in sorted(content))
     return "{\n" + ",\n".join(parts) + "\n}\n"
 
