@@ -219,7 +219,7 @@ class VariantConfig:
 
 @dataclass
 class TuningConfig:
-    """What was spent on choosing a suite's free values before its runs: for its records, no part of its ids."""
+    """What was spent on choosing a suite's free values before its runs: for records, not for ids."""
 
     runs: int | None = None
     """Training runs of that search; null where nobody counted."""

@@ -11,7 +11,7 @@ from typing import Literal, Self
 from pydantic import Field, model_validator
 
 from mhc_bench.evidence import strict
-from mhc_bench.evidence.record import Count, Name, Part
+from mhc_bench.evidence.parts import Count, Name, Part
 
 ITEMS_FILE = "items.json.gz"
 """Its name in a run folder, and among a record's side files."""

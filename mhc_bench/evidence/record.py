@@ -7,17 +7,24 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
-from typing import Annotated, Any, Literal, Self
+from typing import Any, Literal, Self
 
-from pydantic import (
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    JsonValue,
-    PrivateAttr,
-    model_validator,
+from pydantic import Field, PrivateAttr, model_validator
+
+from mhc_bench.evidence.parts import (
+    Count,
+    FilePath,
+    Hex,
+    Identity,
+    Json,
+    Name,
+    Numerics,
+    Part,
+    Provenance,
+    Quantity,
+    Sha256,
+    Started,
+    Tuning,
 )
 
 SCHEMA_VERSION = 2
@@ -30,106 +37,6 @@ CURVES = (LOSS, GRADIENT_NORM, GAIN_FORWARD, GAIN_BACKWARD)
 """The sampled curves from which the figures are drawn. Loss in nats per token; gains are ratios."""
 
 Status = Literal["complete", "diverged", "failed", "partial"]
-Count = Annotated[int, Field(ge=0, le=2**63 - 1)]
-Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._:+-]*$", max_length=120)]
-"""Names reach tables, file names and pages: no markup, no path, no spreadsheet formula can be one."""
-Arm = Annotated[str, Field(pattern=r"^([A-Za-z0-9][A-Za-z0-9._:+-]*)?$", max_length=120)]
-Quantity = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._:+/-]*$", max_length=120)]
-"""The name of a probe or curve; a slash may group them."""
-Hex = Annotated[str, Field(pattern=r"^[0-9a-f]{8,64}$")]
-Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
-FilePath = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9._-]*(/[A-Za-z0-9_][A-Za-z0-9._-]*)*$")]
-
-
-def _finite(value: JsonValue) -> JsonValue:
-    """`value` itself, refused when a number inside it is not finite (JSON has no such number)."""
-    if isinstance(value, float) and not math.isfinite(value):
-        raise ValueError("numbers must be finite; a diverged value is null")
-    for item in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
-        _finite(item)
-    return value
-
-
-Json = Annotated[JsonValue, BeforeValidator(_finite)]
-
-
-class Part(BaseModel):
-    """What every part of a record keeps: unknown keys, NaN, Infinity and loose types are refused."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
-
-
-class Identity(Part):
-    """Which run this is."""
-
-    suite: Name
-    arm: Arm = ""
-    """Which protocol of a study; empty where a suite has one protocol."""
-    protocol_version: Count = 1
-    """What the fields of a protocol mean (see `docs/architecture.md`); part of the protocol id."""
-    protocol_id: Hex
-    cost_id: Hex
-    variant: Name
-    connection: Name
-    """The registered residual connection, or `module:Class`."""
-    options: dict[str, Json] = {}
-    seed: Count
-
-
-class Hardware(Part):
-    """Where the run was computed. No host name, no user, no path."""
-
-    cpu: str
-    threads: Count
-    """CPU threads of each process."""
-    processes: Count
-    memory_bytes: Count | None
-    gpus: tuple[str, ...] = ()
-
-
-class Provenance(Part):
-    """What produced the run. `commit` and `dirty` are null outside a git checkout."""
-
-    commit: str | None
-    dirty: bool | None
-    version: str
-    """The version of mhc-bench."""
-    python: str
-    platform: str
-    packages: dict[str, str]
-    lock_hash: Sha256 | None = None
-    """Over `name==version` of every package that mhc-bench needs, directly or not, as installed."""
-    hardware: Hardware
-
-
-class Numerics(Part):
-    """What decides whether a run can be repeated to the bit, as torch had it while training."""
-
-    precision: str
-    matmul_precision: str
-    """torch's setting for products of fp32 matrices: `highest`, `high` or `medium`."""
-    deterministic: bool
-    """Whether torch refuses operations without a deterministic algorithm."""
-    cudnn_benchmark: bool
-    cpu_capability: str
-    """The vector instructions that torch uses, such as AVX2."""
-    cuda: str | None
-    """The CUDA version; null for a run on CPUs."""
-
-
-class Started(Part):
-    """What the command set out to run: every one of these runs is reported, or the table is a choice."""
-
-    seeds: tuple[Count, ...]
-    variants: tuple[Name, ...]
-
-
-class Tuning(Part):
-    """What was spent on choosing the protocol's free values before its runs; null where nobody counted."""
-
-    runs: Count | None
-    suite: Arm = ""
-    """The suite whose records show that search."""
 
 
 class Digests(Part):
@@ -233,7 +140,7 @@ class Task(Part):
     gold_loglikelihood: float | None
     """Mean over items of the gold answer's log-likelihood, in nats."""
     higher_is_better: bool = True
-    subtasks: dict[Name, Subtask] = {}
+    subtasks: dict[Name, Subtask] = Field(default_factory=dict)
     revision: str | None = None
     """Commit of the data set, where the hub's cache tells it."""
 
@@ -326,7 +233,7 @@ class Record(Part):
     evaluation: Evaluation | None
     mechanism: Mechanism | None
     cost: Cost
-    side_files: dict[FilePath, Sha256] = {}
+    side_files: dict[FilePath, Sha256] = Field(default_factory=dict)
     _file_digest: str | None = PrivateAttr(default=None)
     """Of the file that the record was read from: published bytes may be of an older version."""
 

@@ -9,7 +9,7 @@ from typing import Literal
 from pydantic import ValidationError
 
 from mhc_bench.evidence import strict
-from mhc_bench.evidence.record import Part, Sha256
+from mhc_bench.evidence.parts import Part, Sha256
 from mhc_bench.evidence.store import first_problem
 
 REPRODUCTION_NAME = re.compile(r"^seed\d{1,10}(-\d{1,4})?\.reproduction-\d{1,4}\.json$")

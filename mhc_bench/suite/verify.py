@@ -35,9 +35,7 @@ def identify(configuration: Mapping[str, Any], version: int) -> tuple[str, str]:
         UnavailableError: the record is of a protocol version that is newer than this code.
     """
     if version > PROTOCOL_VERSION:
-        raise UnavailableError(
-            f"protocol version {version} is newer than this mhc-bench ({PROTOCOL_VERSION})"
-        )
+        raise UnavailableError(f"protocol version {version} is newer than this code's ({PROTOCOL_VERSION})")
     run = _restored(configuration)
     return protocol_id(run, version), cost_id(run, run.hardware, version)
 

@@ -19,8 +19,8 @@ class UnavailableError(Exception):
 class Tools:
     """What the checks need and plain data cannot give. None: the check is skipped with a note.
 
-    Both raise `ValueError` for a configuration that makes no sense, and `UnavailableError` where something that
-    they need is not installed here.
+    Both raise `ValueError` for a configuration that makes no sense, and `UnavailableError` where something
+    that they need is not installed here.
     """
 
     identify: Callable[[Mapping[str, Any], int], tuple[str, str]] | None = None

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from mhc_bench.evidence.parts import Hardware
 from mhc_bench.evidence.quantities import is_fraction
-from mhc_bench.evidence.record import Hardware, Record
+from mhc_bench.evidence.record import Record
 from mhc_bench.evidence.verify.checks import (
     Entry,
     Finding,
