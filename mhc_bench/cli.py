@@ -135,6 +135,12 @@ def _add_running(verbs: Verbs[Parser]) -> None:
     )
     export.add_argument("run_dir", type=Path)
     export.add_argument("out", type=Path)
+    again = _verb(verbs, "reproduce", _reproduce, "run a record again and say how close it came")
+    again.add_argument("record", type=Path, metavar="RECORD.json")
+    again.add_argument(
+        "--out", type=Path, default=Path("reproduction"), help="a new folder (default: reproduction)"
+    )
+    again.add_argument("--by", default="", help="who reproduces it, for those who read the result")
     bench = _verb(verbs, "bench", _bench, "timings, side by side in one process")
     bench.add_argument("what", choices=["step"])
     bench.add_argument("suite", nargs="?", default="quick")
@@ -211,6 +217,12 @@ def _export(options: argparse.Namespace) -> int:
     export_run(options.run_dir, options.out)
     print(f"exported to {options.out}")
     return 0
+
+
+def _reproduce(options: argparse.Namespace) -> int:
+    from mhc_bench.suite.reproduce import reproduce
+
+    return reproduce(options.record, options.out, options.by)
 
 
 def _bench(options: argparse.Namespace) -> int:

@@ -26,6 +26,7 @@ WORKING = [
     "bench",
     "prepare",
     "verify",
+    "reproduce",
 ]
 
 

@@ -14,7 +14,6 @@ from mhc_bench.evidence.store import first_problem
 
 REPRODUCTION_NAME = re.compile(r"^seed\d{1,10}(-\d{1,4})?\.reproduction-\d{1,4}\.json$")
 """Published beside a record: `seed<k>.reproduction-<n>.json`."""
-REPRODUCTION_VERSION = 1
 
 Verdict = Literal["identical bits", "inside interval", "outside interval", "no interval"]
 

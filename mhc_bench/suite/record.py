@@ -57,7 +57,7 @@ def record_run(run: RunConfig, folder: Path) -> Record:
     record = assemble_record(
         RunEvidence(
             configuration=plain(run),
-            provenance=_provenance(run, training or {}),
+            provenance=provenance(run, training or {}),
             command=origin.get("command", ""),
             overrides=origin.get("overrides", []),
             note=origin.get("note", ""),
@@ -89,7 +89,8 @@ def _evaluation(run: RunConfig, folder: Path) -> dict[str, Any] | None:
     }
 
 
-def _provenance(run: RunConfig, training: dict[str, Any]) -> dict[str, Any]:
+def provenance(run: RunConfig, training: dict[str, Any]) -> dict[str, Any]:
+    """The fields of a record's provenance, here and now; of the training its ranks and GPUs."""
     head, dirty = commit()
     here, packages = machine(), versions()
     return {

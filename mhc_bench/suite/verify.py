@@ -36,8 +36,7 @@ def identify(configuration: Mapping[str, Any], version: int) -> tuple[str, str]:
     """
     if version > PROTOCOL_VERSION:
         raise UnavailableError(f"protocol version {version} is newer than this code's ({PROTOCOL_VERSION})")
-    run = _restored(configuration)
-    return protocol_id(run, version), cost_id(run, run.hardware, version)
+    return _identify(_without_seed(configuration), version)
 
 
 def count(configuration: Mapping[str, Any]) -> Mapping[str, int]:
@@ -51,8 +50,18 @@ def count(configuration: Mapping[str, Any]) -> Mapping[str, int]:
         raise UnavailableError("torch is not installed")
     run = _restored(configuration)
     _require_known(run)
-    # the runs of a variant differ in the seed alone, and their models not at all
-    return _count(json.dumps({**configuration, "seed": 0}, sort_keys=True))
+    return _count(_without_seed(configuration))
+
+
+def _without_seed(configuration: Mapping[str, Any]) -> str:
+    """A key for what all seeds of a variant share; neither ids nor sizes depend on the seed."""
+    return json.dumps({**configuration, "seed": 0}, sort_keys=True)
+
+
+@functools.lru_cache(maxsize=512)
+def _identify(configuration: str, version: int) -> tuple[str, str]:
+    run = _restored(json.loads(configuration))
+    return protocol_id(run, version), cost_id(run, run.hardware, version)
 
 
 def _restored(configuration: Mapping[str, Any]) -> RunConfig:

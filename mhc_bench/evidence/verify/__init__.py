@@ -39,17 +39,18 @@ def verify(paths: Sequence[Path], tools: Tools = NO_TOOLS) -> Report:
     """
     intake = read_all(paths)
     problems, notes = run_checks(Submission(tuple(intake.entries), tools))
+    wrong, told = _reproductions(intake)
     return Report(
         records=len(intake.entries),
-        problems=(*intake.problems, *problems, *_reproductions(intake)),
-        notes=(*intake.notes, *notes),
+        problems=(*intake.problems, *problems, *wrong),
+        notes=(*intake.notes, *notes, *told),
     )
 
 
-def _reproductions(intake: Intake) -> list[Problem]:
-    """Reproductions that are damaged or name no record beside them."""
+def _reproductions(intake: Intake) -> tuple[list[Problem], list[Note]]:
+    """Reproductions that are damaged or name no record beside them, and what the others say."""
     digests = {(entry.path.parent, entry.record.digest) for entry in intake.entries}
-    problems = []
+    problems, notes = [], []
     for path, data in intake.reproductions:
         file = printable(path)
         try:
@@ -59,13 +60,13 @@ def _reproductions(intake: Intake) -> list[Problem]:
                 Problem(file, "reproduction", printable(error), "a reproduction (docs/records.md)")
             )
             continue
-        if (path.parent, told.record) not in digests:
-            problems.append(
-                Problem(
-                    file, "reproduction", f"of record {told.record[:16]}", "the digest of a record beside it"
-                )
-            )
-    return problems
+        if (path.parent, told.record) in digests:
+            by = f" by {printable(told.by)}" if told.by else ""
+            notes.append(Note(file, "reproduction", f"reproduced{by}: {told.verdict}"))
+        else:
+            found = f"of record {told.record[:16]}"
+            problems.append(Problem(file, "reproduction", found, "the digest of a record beside it"))
+    return problems, notes
 
 
 def explained() -> dict[str, str]:
