@@ -325,6 +325,12 @@ def test_every_check_has_a_case() -> None:
     assert {case.check for case in CASES} == explained().keys() - only_notes
 
 
+def test_the_documentation_says_of_every_check_what_it_proves() -> None:
+    page = (FIXTURES.parents[2] / "docs" / "records.md").read_text(encoding="utf-8")
+    for name, proves in explained().items():
+        assert f"| {name} | {proves} |" in page
+
+
 def test_all_problems_are_told_at_once(records: Records) -> None:
     records.change("hc/seed1", put("training.tokens", 1))
     records.change("mhc/seed0", put("digests.token_stream", OTHER))
