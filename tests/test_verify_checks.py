@@ -382,3 +382,19 @@ def test_a_single_record_can_be_checked_alone(records: Records) -> None:
     report = verify([records.path("hc/seed1")], records.tools)
     assert report.problems == ()
     assert any("no folder was given" in note.text for note in report.notes)
+
+
+def test_a_variant_may_have_fewer_seeds_if_no_more_were_started(records: Records) -> None:
+    deleted("mhc/seed1")(records)
+    for run in ("baseline/seed0", "baseline/seed1", "hc/seed0", "hc/seed1"):
+        records.change(run, put("started.variants", ["baseline", "hc"]))
+    records.change("mhc/seed0", put("started", {"seeds": [0], "variants": ["mhc"]}))
+    assert records.verify().problems == ()
+
+
+def test_every_variant_of_version_1_must_have_every_seed(tmp_path: Path) -> None:
+    records = Records(tmp_path, 1)
+    records.change("hc/seed0", each(put("identity.seed", 4), put("configuration.seed", 4)))
+    records.path("hc/seed0").rename(records.path("hc/seed4"))
+    missing = [problem.found for problem in records.verify().problems if problem.check == "seeds"]
+    assert missing == ["no record of baseline seed 4", "no record of hc seed 0"]

@@ -97,8 +97,8 @@ class Numerics(Part):
 class Started(Part):
     """What the command set out to run: every one of these runs is reported, or the table is a choice."""
 
-    seeds: tuple[Count, ...]
-    variants: tuple[Name, ...]
+    seeds: Annotated[tuple[Count, ...], Field(max_length=1000)]
+    variants: Annotated[tuple[Name, ...], Field(max_length=100)]
 
 
 class Tuning(Part):

@@ -15,7 +15,7 @@ from mhc_bench.files import write_text
 
 LARGEST_RECORD = 8 * 2**20
 """Bytes. A record of a thousand-point run has under a tenth of this."""
-RECORD_NAME = re.compile(r"^(record|seed(?P<seed>\d{1,10})(-(?P<edition>\d{1,4}))?)\.json$")
+RECORD_NAME = re.compile(r"^(record|seed\d{1,10}(-\d{1,4})?)\.json$")
 """A run's own record, a published one, and the published second, third, ... edition that corrects it."""
 
 

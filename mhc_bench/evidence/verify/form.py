@@ -6,7 +6,6 @@ import re
 from collections.abc import Iterator
 
 from mhc_bench.evidence.record import canonical
-from mhc_bench.evidence.store import RECORD_NAME
 from mhc_bench.evidence.strict import texts
 from mhc_bench.evidence.verify.checks import (
     Entry,
@@ -56,23 +55,28 @@ def _separator(entry: Entry) -> object:
     "file name", "folder and file name say the suite, protocol, variant and seed that the record holds"
 )
 def file_name(entry: Entry, tools: Tools) -> Iterator[Finding]:
+    if entry.path.name == "record.json":
+        # a run's own record lies in seed<k>/; anywhere else its place says nothing
+        seed = re.match(r"^seed(\d+)$", entry.path.parent.name)
+        folders = entry.path.parent.parent
+    else:
+        seed = re.match(r"^seed(\d+)(-\d+)?\.json$", entry.path.name)
+        folders = entry.path.parent
+        yield from _published_name(entry, seed)
     identity = entry.record.identity
-    path, own = entry.path, entry.path.name == "record.json"
-    match = RECORD_NAME.match(path.name)
-    seed_place = path.parent.name.removeprefix("seed") if own else (match and match["seed"])
-    if match is None or (seed_place != str(identity.seed) and (not own or _is_run_folder(entry))):
-        yield entry.problem(path.parent.name if own else path.name, f"seed{identity.seed}.json")
-    folders = (path.parent.parent if own else path.parent).absolute()
+    if seed and seed[1] != str(identity.seed):
+        yield entry.problem(seed[0], f"seed{identity.seed}")
     expected = (f"{identity.suite}-{identity.protocol_id}", identity.variant)
-    placed = entry.root is not None and not own
-    if (placed or PUBLISHED_FOLDER.match(folders.parent.name)) and folders.parts[-2:] != expected:
-        yield entry.problem("/".join(folders.parts[-2:]), "/".join(expected))
-    if match and (match["edition"] is not None) != (entry.record.supersedes is not None):
-        yield entry.problem(path.name, "seed<k>-<n>.json for a record that supersedes one, else seed<k>.json")
+    found = folders.absolute().parts[-2:]
+    published = entry.root is not None and entry.path.name != "record.json"
+    if found != expected and (published or PUBLISHED_FOLDER.match(found[0])):
+        yield entry.problem("/".join(found), "/".join(expected))
 
 
-def _is_run_folder(entry: Entry) -> bool:
-    return entry.path.parent.name.startswith("seed")
+def _published_name(entry: Entry, seed: re.Match[str] | None) -> Iterator[Finding]:
+    expected = "seed<k>-<n>.json" if entry.record.supersedes else "seed<k>.json"
+    if seed is None or bool(seed[2]) != bool(entry.record.supersedes):
+        yield entry.problem(entry.path.name, expected)
 
 
 @whole_check("supersedes", "a correction names a record that is there, of the same run")

@@ -104,7 +104,8 @@ def _read_found(paths: Iterable[Path], root: Path | None, intake: Intake) -> Non
     found = list(paths)
     packed = [path for path in found if path.name.endswith(ITEMS_FILE)]
     told = [path for path in found if REPRODUCTION_NAME.match(path.name)]
-    records = [path for path in found if path not in {*packed, *told}]
+    beside = {*packed, *told}
+    records = [path for path in found if path not in beside]
     for path in records:
         if (entry := _read_entry(path, root, intake)) is not None:
             intake.entries.append(entry)

@@ -126,23 +126,13 @@ def _end(
 def tail_bounds(steps: Sequence[int], values: Sequence[float], count: int) -> tuple[float, float]:
     """What the mean of the last `count` losses can be, given means of stretches and losses of 0 or more.
 
-    Stretches that lie inside the tail count whole; of the one that reaches into it nothing to all may.
+    Stretches inside the tail count whole; of the one that reaches into it nothing may, or all.
     """
-    start, begins, inside = steps[-1] - count, [0, *steps], 0.0
-    for index, value in enumerate(values):
-        width = begins[index + 1] - begins[index]
-        if begins[index] >= start:
-            inside += value * width
-        elif begins[index + 1] > start:
-            return inside_after(steps, values, index) / count, (
-                inside_after(steps, values, index) + value * width
-            ) / count
-    return inside / count, inside / count
-
-
-def inside_after(steps: Sequence[int], values: Sequence[float], index: int) -> float:
-    """Sum of the losses behind the stretch `index`."""
-    return sum(values[i] * (steps[i] - steps[i - 1]) for i in range(index + 1, len(steps)))
+    start, low, high = steps[-1] - count, 0.0, 0.0
+    for begin, end, value in zip([0, *steps[:-1]], steps, values, strict=True):
+        low += value * (end - begin) if begin >= start else 0
+        high += value * (end - begin) if end > start else 0
+    return low / count, high / count
 
 
 @record_check("validation", "losses, perplexities, steps and tokens of all validations agree")
