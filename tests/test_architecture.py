@@ -21,7 +21,7 @@ MAY_IMPORT = {
     "evaluation": {"model", "data"} | SETTINGS,
     "bench": {"training", "model", "data", "residual"} | SETTINGS,
     "data": SETTINGS,
-    "model": {"residual"},
+    "model": {"residual", "ops"},
     "residual": {"ops"},
     "ops": set(),
     "evidence": set(),

@@ -179,15 +179,15 @@ def seen_dtypes(config: RunConfig, folder: Path) -> dict[str, set[torch.dtype]]:
     from mhc_bench.training import module
 
     kind: Any = resolve(config.variant.connection)
-    compute, configure = kind.read_maps, module.ResidualTraining.configure_gradient_clipping
+    compute, configure = kind.read, module.ResidualTraining.configure_gradient_clipping
     seen: dict[str, set[torch.dtype]] = {name: set() for name in ("stream", "own parameters", "maps")}
     seen["gradients of own parameters"], seen["projection"] = set(), set()
 
-    def read_maps(self: ResidualConnection, stream: torch.Tensor) -> Any:
+    def read(self: ResidualConnection, stream: torch.Tensor) -> Any:
         found = compute(self, stream)
         seen["stream"].add(stream.dtype)
         seen["own parameters"] |= {parameter.dtype for parameter in self.parameters()}
-        seen["maps"] |= {each.dtype for each in found[1:]}
+        seen["maps"] |= {each.dtype for each in found[1][:2]}
         return found
 
     def clipping(self: module.ResidualTraining, optimizer: Any, *args: Any, **kwargs: Any) -> None:
@@ -199,7 +199,7 @@ def seen_dtypes(config: RunConfig, folder: Path) -> dict[str, set[torch.dtype]]:
     def projected(layer: torch.nn.Module, args: tuple[torch.Tensor], output: torch.Tensor) -> None:
         seen["projection"].add(output.dtype)
 
-    kind.read_maps = read_maps
+    kind.read = read
     module.ResidualTraining.configure_gradient_clipping = clipping  # type: ignore[method-assign]
     build = module.build_model
 

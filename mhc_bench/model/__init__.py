@@ -10,6 +10,7 @@ from mhc_bench.model.graft import graft
 from mhc_bench.model.grouping import parameter_groups
 from mhc_bench.model.initialisation import materialise
 from mhc_bench.model.layers import residual_connections
+from mhc_bench.model.operating import use_operations
 from mhc_bench.model.routing import routers
 from mhc_bench.model.saving import load_model, load_run, save_model
 
@@ -28,5 +29,6 @@ __all__ = [
     "save_model",
     "shared_weight_digest",
     "supported_families",
+    "use_operations",
     "weight_digest",
 ]

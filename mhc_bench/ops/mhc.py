@@ -15,9 +15,7 @@ from torch.autograd.function import once_differentiable
 from mhc_bench.ops.precision import shaped, widened, without_autocast
 from mhc_bench.ops.sinkhorn import SinkhornTrace, sinkhorn_backward, sinkhorn_forward
 from mhc_bench.ops.streams import weighted_sum
-
-Triple = tuple[Tensor, Tensor, Tensor]
-"""One tensor for each of pre, post and res."""
+from mhc_bench.ops.types import Triple
 
 
 class _Read(torch.autograd.Function):

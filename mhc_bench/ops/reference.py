@@ -16,6 +16,11 @@ def rms_normalised(x: Tensor, epsilon: float) -> Tensor:
     return x * torch.rsqrt(x.square().mean(-1, keepdim=True) + epsilon)
 
 
+def project(stream: Tensor, weight: Tensor, epsilon: float) -> Tensor:
+    """vec(x) / rms(vec(x)) W^T: [..., n, C] and [K, n*C] to [..., K]; one norm over all n*C entries."""
+    return rms_normalised(stream.flatten(-2), epsilon) @ weight.T
+
+
 def hc_maps(
     stream: Tensor,
     weight: Tensor,
@@ -60,7 +65,7 @@ def mhc_maps(
         pre [..., n] in (0, 1), post [..., n] in (0, 2) and res [..., n, n] on the Birkhoff polytope.
     """
     n = stream.shape[-2]
-    raw = rms_normalised(stream.flatten(-2), epsilon) @ phi.T
+    raw = project(stream, phi, epsilon)
     gates = alpha.repeat_interleave(torch.tensor([n, n, n * n], device=alpha.device))
     pre, post, res = torch.split(raw * gates + bias, [n, n, n * n], dim=-1)
     mixed = sinkhorn(res.view(*res.shape[:-1], n, n), iterations)

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from mhc_bench.errors import UsageError
+from mhc_bench.ops.operations import Operations
 
 Carry = tuple[Any, ...]
 """What `write` needs from `read`: a (named) tuple of tensors, open to checkpointing and FSDP."""
@@ -76,6 +77,9 @@ class ResidualConnection(nn.Module, ABC):
         written = self.write(stream, update, carry)
         hidden, next_carry = next.read(written)
         return written, hidden, next_carry
+
+    def use_operations(self, operations: Operations) -> None:
+        """Compute with another implementation of the shared operations; nothing to do where none are used."""
 
     def maps(self, stream: Tensor) -> Maps | None:
         """The maps that `read(stream)` would use; None where the variant has no mixing matrix."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from mhc_bench.ops.hc import hc_read
+from mhc_bench.ops.types import HcCoefficients
 from mhc_bench.residual.options import within
 from mhc_bench.residual.registry import register_variant
 from mhc_bench.residual.widened import WidenedConnection
@@ -51,9 +51,9 @@ class HyperConnection(WidenedConnection):
         self.scale_write = nn.Parameter(torch.empty(1, dtype=torch.float32))
         self.reset_parameters()
 
-    def read_maps(self, stream: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    def coefficients(self) -> HcCoefficients:
         static = self.static_pre, self.static_post, self.static_res
-        return hc_read(stream, self.weight, static, (self.scale_mix, self.scale_write), self.epsilon)
+        return HcCoefficients(self.weight, static, (self.scale_mix, self.scale_write), self.epsilon)
 
     def decayed_parameters(self) -> frozenset[str]:
         """The dynamic weights, as in the paper."""

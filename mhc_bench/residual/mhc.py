@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from mhc_bench.errors import choose
-from mhc_bench.ops.mhc import mhc_read
+from mhc_bench.ops.types import MhcCoefficients
 from mhc_bench.residual.options import at_least, within
 from mhc_bench.residual.registry import register_variant
 from mhc_bench.residual.widened import WidenedConnection
@@ -75,11 +75,11 @@ class ManifoldHyperConnection(WidenedConnection):
         self.alpha_pre, self.alpha_post, self.alpha_res = _empty(1), _empty(1), _empty(1)
         self.reset_parameters()
 
-    def read_maps(self, stream: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    def coefficients(self) -> MhcCoefficients:
         phi = self.phi_pre, self.phi_post, self.phi_res
         bias = self.bias_pre, self.bias_post, self.bias_res
         alpha = self.alpha_pre, self.alpha_post, self.alpha_res
-        return mhc_read(stream, phi, bias, alpha, self.sinkhorn_iterations, self.epsilon)
+        return MhcCoefficients(phi, bias, alpha, self.sinkhorn_iterations, self.epsilon)
 
     def decayed_parameters(self) -> frozenset[str]:
         """The projections; biases and gates never decay."""

@@ -8,7 +8,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from mhc_bench.ops.streams import write
+from mhc_bench.ops.choice import operations_named
+from mhc_bench.ops.operations import Operations
+from mhc_bench.ops.types import Coefficients, Read
 from mhc_bench.residual.contract import Carry, Maps, ResidualConnection
 from mhc_bench.residual.options import at_least, within
 
@@ -20,10 +22,12 @@ class WriteMaps(NamedTuple):
     """[B, T, n]: H_post."""
     res: Tensor
     """[B, T, n, n] as [out, in]: H_res."""
+    through: Tensor
+    """[B, T, n, C]: the stream as the operations want it back (see `mhc_bench.ops.types.Read`)."""
 
 
 class WidenedConnection(ResidualConnection):
-    """A connection whose stream is [B, T, n, C]; subclasses say how the maps come from the stream.
+    """A connection whose stream is [B, T, n, C]; subclasses say what the maps are made from.
 
     Maps are computed and applied in fp32 at least, whatever the stream's dtype and autocast say; the
     stream and the hidden state keep the stream's dtype.
@@ -33,25 +37,49 @@ class WidenedConnection(ResidualConnection):
         super().__init__(width=width, depth=depth, index=index)
         self.streams = at_least("streams", streams, 1)
         self.epsilon = within("epsilon", epsilon, 0.0, 1e-2)
+        self.operations = operations_named("eager")
 
     @abstractmethod
-    def read_maps(self, stream: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """The sublayer's input [B, T, C] and the maps pre, post and res of a stream [B, T, n, C]."""
+    def coefficients(self) -> Coefficients:
+        """Own parameters and constants, from which a stream's maps follow."""
+
+    def use_operations(self, operations: Operations) -> None:
+        self.operations = operations
 
     def expand(self, hidden: Tensor) -> Tensor:
         copies = hidden.unsqueeze(-2).expand(*hidden.shape[:-1], self.streams, self.width)
         return copies.clone(memory_format=torch.contiguous_format)
 
     def read(self, stream: Tensor) -> tuple[Tensor, Carry]:
-        hidden, _, post, res = self.read_maps(stream)
-        return hidden, WriteMaps(post, res)
+        return _carried(self.operations.read(stream, self.coefficients()))
 
     def write(self, stream: Tensor, update: Tensor, carry: Carry) -> Tensor:
-        post, res = carry
-        return write(stream, update, post, res)
+        post, res, through = carry
+        return self.operations.write(through, update, post, res)
+
+    def write_read(
+        self, stream: Tensor, update: Tensor, carry: Carry, next: ResidualConnection
+    ) -> tuple[Tensor, Tensor, Carry]:
+        if not isinstance(next, WidenedConnection):
+            return super().write_read(stream, update, carry, next)
+        return next.read_written(update, carry)
+
+    def read_written(self, update: Tensor, carry: Carry) -> tuple[Tensor, Tensor, Carry]:
+        """What the connection before would write, and this one's read of it: (stream, hidden, carry).
+
+        The parameters used are this connection's, so FSDP2 gathers them here.
+        """
+        post, res, through = carry
+        written, read = self.operations.write_read(through, update, post, res, self.coefficients())
+        return written, *_carried(read)
 
     def collapse(self, stream: Tensor) -> Tensor:
         return stream.sum(-2)
 
     def maps(self, stream: Tensor) -> Maps:
-        return Maps(*self.read_maps(stream)[1:])
+        read = self.operations.read(stream, self.coefficients())
+        return Maps(read.pre, read.post, read.res)
+
+
+def _carried(read: Read) -> tuple[Tensor, WriteMaps]:
+    return read.hidden, WriteMaps(read.post, read.res, read.through)

@@ -57,9 +57,11 @@ KNOWN_WARNINGS = (
     r".*DTensor random operators may not have complete support.*",
     r".*isinstance\(treespec, LeafSpec\).*",
     r".*The \.grad attribute of a Tensor that is not a leaf.*",
+    r".*`srun` command is available.*",
 )
 """About what is meant: workers, a position that comes from the step, FSDP2, streams expanded as views,
-buffers of sharded modules made anew (the parameters are filled afterwards), and what compilation looks at."""
+buffers of sharded modules made anew (the parameters are filled afterwards), what compilation looks at, and a
+machine of a SLURM cluster on which ranks are started in another way."""
 
 
 def fit(config: RunConfig, run_dir: Path, *, quiet: bool = False) -> TrainingSummary:

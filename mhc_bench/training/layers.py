@@ -6,7 +6,7 @@ import torch
 from transformers import PreTrainedModel
 
 from mhc_bench.config.schema import HardwareConfig
-from mhc_bench.model import decoder_layers, residual_connections
+from mhc_bench.model import decoder_layers, residual_connections, use_operations
 from mhc_bench.model.recompute import best_block, recompute_blocks
 
 COMPILED_FORMS = 64
@@ -16,6 +16,7 @@ validation. torch's own limit of 8 would silently leave the rest of the layers e
 
 def prepare_layers(model: PreTrainedModel, hardware: HardwareConfig) -> None:
     """Apply recomputation and compilation to a grafted model that is not sharded yet, in place."""
+    use_operations(model, hardware.operations)
     if hardware.recompute == "layer":
         model.activation_checkpointing_enable(activation_checkpointing_kwargs={"use_reentrant": False})
     elif hardware.recompute == "block":

@@ -65,14 +65,16 @@ class Probe:
         for name, connection in self.connections.items():
             _wrap(connection, "read", functools.partial(self._on_read, name))
             _wrap(connection, "collapse", self._on_collapse)
+            # a fused write and read would not pass by the next connection's `read`
+            _replace(connection, "write_read", functools.partial(ResidualConnection.write_read, connection))
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         for connection in self.connections.values():
-            _unwrap(connection, "read")
-            _unwrap(connection, "collapse")
+            for method in ("read", "collapse", "write_read"):
+                _restore(connection, method)
 
     @torch.no_grad()
     def measure(self) -> tuple[Row, list[Row]]:
@@ -260,12 +262,17 @@ def _wrap(connection: ResidualConnection, method: str, watch: Any) -> None:
         watch(stream)
         return original(stream)  # type: ignore[no-any-return]
 
-    watched.__dict__["original"] = vars(connection).get(method)
-    vars(connection)[method] = watched
+    _replace(connection, method, watched)
 
 
-def _unwrap(connection: ResidualConnection, method: str) -> None:
-    """Undo `_wrap`, back to what sharding may have put on the instance."""
+def _replace(connection: ResidualConnection, method: str, by: Any) -> None:
+    """Put `by` in the method's place until `_restore`."""
+    by.__dict__["original"] = vars(connection).get(method)
+    vars(connection)[method] = by
+
+
+def _restore(connection: ResidualConnection, method: str) -> None:
+    """Undo `_replace`, back to what sharding may have put on the instance."""
     original = vars(connection).pop(method).original
     if original is not None:
         vars(connection)[method] = original

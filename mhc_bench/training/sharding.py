@@ -14,7 +14,7 @@ from mhc_bench.config.schema import RunConfig
 from mhc_bench.model import decoder_layers, residual_connections
 from mhc_bench.training.checks import world_size
 
-ENTRY_POINTS = ("expand", "read", "write", "write_read", "collapse", "maps")
+ENTRY_POINTS = ("expand", "read", "write", "write_read", "read_written", "collapse", "maps")
 """Methods of a residual connection that may use its parameters: FSDP2 gathers them on `forward` alone."""
 
 
@@ -49,7 +49,8 @@ def shard(model: PreTrainedModel, mesh: DeviceMesh, world: int, precision: Liter
             policy = MixedPrecisionPolicy(reduce_dtype=torch.float32, cast_forward_inputs=False)
             fully_shard(connection, mesh=mesh, mp_policy=policy, reshard_after_forward=False)
             for name in ENTRY_POINTS:
-                register_fsdp_forward_method(connection, name)
+                if hasattr(connection, name):
+                    register_fsdp_forward_method(connection, name)
     for _, layer in decoder_layers(model):
         fully_shard(layer, mesh=mesh, mp_policy=compute)
     fully_shard(model, mesh=mesh, mp_policy=compute)
