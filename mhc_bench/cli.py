@@ -135,6 +135,12 @@ def _add_running(verbs: Verbs[Parser]) -> None:
     )
     export.add_argument("run_dir", type=Path)
     export.add_argument("out", type=Path)
+    again = _verb(verbs, "reproduce", _reproduce, "run a record again and say how close it came")
+    again.add_argument("record", type=Path, metavar="RECORD.json")
+    again.add_argument(
+        "--out", type=Path, default=Path("reproduction"), help="a new folder (default: reproduction)"
+    )
+    again.add_argument("--by", default="", help="who reproduces it, for those who read the result")
     bench = _verb(verbs, "bench", _bench, "timings, side by side in one process")
     bench.add_argument("what", choices=["step"])
     bench.add_argument("suite", nargs="?", default="quick")
@@ -157,6 +163,11 @@ def _add_reading(verbs: Verbs[Parser]) -> None:
     describe.add_argument("what", metavar="SUITE|VARIANT|RECORD.json")
     _overrides(describe)
     _json(describe)
+    verify = _verb(verbs, "verify", _verify, "all that can be checked of records without training")
+    verify.add_argument(
+        "paths", type=Path, nargs="+", metavar="PATH", help="records, or folders with records"
+    )
+    _json(verify)
     plan = _verb(verbs, "plan", _plan, "runs, tokens, FLOPs, memory per device, disk and hours of a suite")
     plan.add_argument("suite")
     _overrides(plan)
@@ -208,6 +219,12 @@ def _export(options: argparse.Namespace) -> int:
     return 0
 
 
+def _reproduce(options: argparse.Namespace) -> int:
+    from mhc_bench.suite.reproduce import reproduce
+
+    return reproduce(options.record, options.out, options.by)
+
+
 def _bench(options: argparse.Namespace) -> int:
     from mhc_bench.suite.commands import bench_step
 
@@ -230,6 +247,12 @@ def _describe(options: argparse.Namespace) -> int:
     from mhc_bench.suite.describe import show
 
     return show(options.what, options.overrides, options.json)
+
+
+def _verify(options: argparse.Namespace) -> int:
+    from mhc_bench.suite.verify import show
+
+    return show(options.paths, options.json)
 
 
 def _plan(options: argparse.Namespace) -> int:

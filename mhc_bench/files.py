@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gzip
 import json
 import os
 import tempfile
@@ -34,3 +35,10 @@ def write_text(path: Path, text: str) -> None:
 def write_json(path: Path, content: object) -> None:
     """Write canonical JSON: sorted keys, indented, no NaN or Infinity."""
     write_text(path, json.dumps(content, sort_keys=True, indent=1, allow_nan=False) + "\n")
+
+
+def write_packed_json(path: Path, content: object) -> None:
+    """Write compact JSON, gzipped: the same content gives the same bytes with the same zlib."""
+    text = json.dumps(content, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    with atomic_path(path) as temporary:
+        temporary.write_bytes(gzip.compress(text.encode(), 9, mtime=0))

@@ -9,8 +9,12 @@ import os
 import platform
 import shutil
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 PACKAGES = (
     "torch",
@@ -39,6 +43,32 @@ def _version(name: str) -> str:
         return importlib.metadata.version(name)
     except importlib.metadata.PackageNotFoundError:
         return ""
+
+
+@functools.cache
+def lock_hash() -> str | None:
+    """SHA-256 over `name==version` of all that mhc-bench needs, directly or not; None if not installed."""
+    if not _version("mhc-bench"):
+        return None
+    found, waiting = {"mhc-bench": ""}, list(_needed("mhc-bench", frozenset()))
+    seen = set(waiting)
+    while waiting:
+        name, extras = waiting.pop()
+        found[name] = f"{name}=={_version(name)}\n"
+        new = set(_needed(name, extras)) - seen
+        seen |= new
+        waiting.extend(new)
+    return hashlib.sha256("".join(sorted(found.values())).encode()).hexdigest()
+
+
+def _needed(name: str, extras: frozenset[str]) -> Iterator[tuple[str, frozenset[str]]]:
+    """The installed packages that one of them requires here, each with the extras that are asked of it."""
+    for text in importlib.metadata.requires(name) or []:
+        wanted = Requirement(text)
+        marker = wanted.marker
+        applies = marker is None or any(marker.evaluate({"extra": extra}) for extra in extras or {""})
+        if applies and _version(wanted.name):
+            yield canonicalize_name(wanted.name), frozenset(wanted.extras)
 
 
 @functools.cache

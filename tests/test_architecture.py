@@ -68,7 +68,7 @@ def test_each_module_imports_only_what_its_part_may(path: Path) -> None:
             assert name.split(".")[1] in allowed, f"{part} imports {name}"
 
 
-@pytest.mark.parametrize("path", sorted((PACKAGE / "evidence").glob("*.py")), ids=lambda path: path.name)
+@pytest.mark.parametrize("path", sorted((PACKAGE / "evidence").rglob("*.py")), ids=lambda path: path.name)
 def test_evidence_needs_no_torch(path: Path) -> None:
     assert not {name.split(".")[0] for name in imported(path)} & {"torch", "lightning", "transformers"}
 
@@ -87,7 +87,8 @@ def test_no_module_is_over_400_lines(path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "module", ["mhc_bench", "mhc_bench.cli", "mhc_bench.config", "mhc_bench.suite.listing"]
+    "module",
+    ["mhc_bench", "mhc_bench.cli", "mhc_bench.config", "mhc_bench.suite.listing", "mhc_bench.suite.verify"],
 )
 def test_light_modules_load_no_heavy_library(module: str) -> None:
     code = f"import sys, {module}; print(sorted({HEAVY!r} & set(sys.modules)))"

@@ -25,6 +25,8 @@ WORKING = [
     "doctor",
     "bench",
     "prepare",
+    "verify",
+    "reproduce",
 ]
 
 

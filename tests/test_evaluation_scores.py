@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import math
 from pathlib import Path
@@ -14,6 +15,7 @@ from mhc_bench.errors import RunError
 from mhc_bench.evaluation import read_summary
 from mhc_bench.evaluation.baselines import Baselines
 from mhc_bench.evaluation.harness import Outcome, run_tasks
+from mhc_bench.evaluation.items import ITEMS_FILE, write_items
 from mhc_bench.evaluation.scores import json_clean, request_hash, summarise
 from mhc_bench.evaluation.summary import EvaluationSummary, write_evaluation
 
@@ -65,6 +67,30 @@ def test_each_kind_of_item_has_its_own_score(outcome: Outcome, summary: Evaluati
     assert score.subtasks["even"].gold_loglikelihood == pytest.approx(sum(gold) / 20)
     assert summary.tasks[toy.GENERATION].subtasks["even"].prior == 0.5
     assert summary.tasks[toy.GENERATION].subtasks["odd"].prior is None
+
+
+def test_the_scores_are_the_means_of_the_items_file(
+    outcome: Outcome, summary: EvaluationSummary, tmp_path: Path
+) -> None:
+    write_items(outcome, summary, tmp_path)
+    items = json.loads(gzip.decompress((tmp_path / ITEMS_FILE).read_bytes()))
+    assert items["tasks"].keys() == summary.tasks.keys()
+    for name, task in items["tasks"].items():
+        score = summary.tasks[name]
+        assert (task["metric"], task["aggregation"]) == (score.metric, "mean")
+        assert task["documents"] == list(range(40))
+        assert score.value == pytest.approx(np.mean(task["values"]))
+        assert score.gold_loglikelihood == pytest.approx(np.mean(task["gold"]))
+        odd = [value for value, kind in zip(task["values"], task["kinds"], strict=True) if kind == "odd"]
+        assert score.subtasks["odd"].value == pytest.approx(np.mean(odd))
+
+
+def test_the_same_items_give_the_same_file(
+    outcome: Outcome, summary: EvaluationSummary, tmp_path: Path
+) -> None:
+    for name in ("one", "other"):
+        write_items(outcome, summary, tmp_path / name)
+    assert (tmp_path / "one" / ITEMS_FILE).read_bytes() == (tmp_path / "other" / ITEMS_FILE).read_bytes()
 
 
 def test_the_request_hash_tells_any_other_request_apart(outcome: Outcome) -> None:

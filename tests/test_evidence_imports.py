@@ -11,13 +11,15 @@ from mhc_bench import evidence
 
 PROGRAM = """
 import sys
+import mhc_bench.evidence.compare
 import mhc_bench.evidence.leaderboard
+import mhc_bench.evidence.verify
 heavy = {"torch", "lightning", "transformers", "lm_eval", "omegaconf", "mhc_bench.config"}
 print(sorted(heavy & set(sys.modules)))
 """
 
 
-def test_the_leaderboard_needs_neither_torch_nor_the_configuration() -> None:
+def test_leaderboard_and_verification_need_neither_torch_nor_the_configuration() -> None:
     done = subprocess.run([sys.executable, "-c", PROGRAM], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
 

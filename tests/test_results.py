@@ -54,6 +54,13 @@ def test_published_records_come_from_committed_code_and_name_no_folder_of_a_mach
         assert "/root" not in text and "/home/" not in text and "/tmp/" not in text
 
 
+def test_the_published_records_stand_every_check(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["verify", str(RECORDS)]) == 0
+    out = capsys.readouterr().out
+    assert f"{len(list(RECORDS.rglob('seed*.json')))} records: no problem found" in out
+    assert "parameters" not in out and "protocol id" not in out
+
+
 def test_the_learning_rate_of_quick_is_the_one_that_its_rule_gives() -> None:
     losses: dict[float, list[float]] = {}
     for folder in set(published_folders("quick-lr")):

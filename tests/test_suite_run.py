@@ -43,6 +43,16 @@ def test_records_prove_that_the_runs_are_pairs(finished: Path) -> None:
     assert len({record.identity.protocol_id for record in read_records(finished / "records")}) == 1
 
 
+def test_published_records_stand_every_check_with_the_items_beside_them(
+    finished: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main(["verify", "--json", str(finished / "records")]) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert report["records"] == 3
+    assert {note["check"] for note in report["notes"]} <= {"environment"}
+    assert len(list((finished / "records").rglob("seed0.items.json.gz"))) == 3
+
+
 def test_the_leaderboard_names_every_variant_and_family(finished: Path) -> None:
     (page,) = (finished / "runs").glob("smoke-*/leaderboard/leaderboard.md")
     text = page.read_text(encoding="utf-8")

@@ -42,12 +42,16 @@ def identifying(part: Any) -> dict[str, Any]:
     return values
 
 
-def protocol_id(protocol: Protocol) -> str:
-    """Digest of all that variants share and that can change a result. Names, notes and seeds stay out."""
+def protocol_id(protocol: Protocol, version: int = PROTOCOL_VERSION) -> str:
+    """Digest of all that variants share and that can change a result. Names, notes and seeds stay out.
+
+    Args:
+        version: what the fields mean; another one than today's for records of its time.
+    """
     parts = {field.name: identifying(getattr(protocol, field.name)) for field in dataclasses.fields(Protocol)}
-    return digest({"version": PROTOCOL_VERSION, **parts})
+    return digest({"version": version, **parts})
 
 
-def cost_id(protocol: Protocol, hardware: HardwareConfig) -> str:
+def cost_id(protocol: Protocol, hardware: HardwareConfig, version: int = PROTOCOL_VERSION) -> str:
     """Digest of the protocol and of where it runs: times and memory compare only within one."""
-    return digest({"protocol": protocol_id(protocol), "hardware": identifying(hardware)})
+    return digest({"protocol": protocol_id(protocol, version), "hardware": identifying(hardware)})

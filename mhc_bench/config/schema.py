@@ -266,6 +266,16 @@ class VariantConfig:
 
 
 @dataclass
+class TuningConfig:
+    """What was spent on choosing a suite's free values before its runs: for records, not for ids."""
+
+    runs: int | None = None
+    """Training runs of that search; null where nobody counted."""
+    suite: str = ""
+    """The suite whose records show it."""
+
+
+@dataclass
 class Protocol:
     """Everything that all variants of a table share and that can change a result."""
 
@@ -300,6 +310,7 @@ class SuiteConfig(Protocol):
     description: str = ""
     note: str = ""
     """Said on the leaderboard page, above the tables."""
+    tuning: TuningConfig = field(default_factory=TuningConfig)
     seeds: list[int] = field(default_factory=list)
     variants: dict[str, VariantConfig] = field(default_factory=dict)
     arms: dict[str, dict[str, Any]] = field(default_factory=dict)

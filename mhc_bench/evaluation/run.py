@@ -19,6 +19,7 @@ from mhc_bench.errors import RunError, UsageError
 from mhc_bench.evaluation.availability import check_runnable
 from mhc_bench.evaluation.baselines import known_baselines
 from mhc_bench.evaluation.harness import Outcome, ask, make_lm
+from mhc_bench.evaluation.items import write_items
 from mhc_bench.evaluation.quiet import Progress, quiet_transformers
 from mhc_bench.evaluation.ranks import Ranks, divided, joined, serve
 from mhc_bench.evaluation.scores import json_clean, summarise
@@ -152,6 +153,7 @@ def _write(outcome: Outcome, summary: EvaluationSummary, out: Path) -> None:
     for name, items in outcome.samples.items():
         lines = (json.dumps(json_clean(item), ensure_ascii=False, sort_keys=True) for item in items)
         write_text(out / SAMPLES / f"{name}.jsonl", "".join(f"{line}\n" for line in lines))
+    write_items(outcome, summary, out)
     results = json_clean(outcome.results)
     for task in results["configs"].values():
         _hide_location(task.get("metadata", {}))

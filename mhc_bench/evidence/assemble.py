@@ -29,6 +29,7 @@ TRAINING_ELSEWHERE = (
     "gpus",
     "sharding",
     "hardware",
+    "numerics",
 )
 """Fields of the training summary that have their own place in a record."""
 EVALUATION_ELSEWHERE = ("mean",)
@@ -46,6 +47,11 @@ class RunEvidence:
     command: str
     overrides: Sequence[str] = ()
     note: str = ""
+    protocol_version: int = 1
+    started: Mapping[str, Any] | None = None
+    """Fields of `Started`."""
+    tuning: Mapping[str, Any] | None = None
+    """Fields of `Tuning`."""
     training: Mapping[str, Any] | None = None
     """The training summary; None for a run that failed before its training ended."""
     evaluation: Mapping[str, Any] | None = None
@@ -75,12 +81,14 @@ def assemble_record(run: RunEvidence) -> Record:
 
 def _described(run: RunEvidence) -> dict[str, Any]:
     return {
-        "identity": _identity(run.configuration),
+        "identity": _identity(run.configuration) | {"protocol_version": run.protocol_version},
         "configuration": run.configuration,
         "overrides": list(run.overrides),
         "command": run.command,
         "note": run.note,
         "provenance": run.provenance,
+        "started": run.started,
+        "tuning": run.tuning,
         "side_files": run.side_files,
         "failure": run.failure,
         "status": _status(run),
@@ -124,13 +132,14 @@ def _measured(run: RunEvidence) -> dict[str, Any]:
 
 def _trained(run: RunEvidence) -> dict[str, Any]:
     if run.training is None:
-        return {"data": {}, "digests": None, "training": None, "mechanism": None}
+        return {"data": {}, "digests": None, "training": None, "mechanism": None, "numerics": None}
     summary = run.training
     curves = {name: curve.model_dump() for name, curve in run.curves.items()}
     points = summary["loss_curve"]
     loss = thin_curve([point["step"] for point in points], [point["loss"] for point in points])
     return {
         "data": summary["data_identity"],
+        "numerics": summary.get("numerics"),
         "digests": {
             "shared_weights": summary["shared_weight_digest"],
             "token_stream": summary["token_stream_digest"],

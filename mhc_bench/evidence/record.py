@@ -1,24 +1,33 @@
-"""The record: what one run proves, as plain data. Schema version 1: strict, frozen, finite numbers only."""
+"""The record: what one run proves, as plain data. Strict, frozen, finite numbers only.
+
+Fields that came with schema version 2 have a default, for records of version 1 (see `versions.py`).
+"""
 
 from __future__ import annotations
 
 import hashlib
 import json
-import math
-from typing import Annotated, Any, Literal, Self
+from typing import Any, Literal, Self
 
-from pydantic import (
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    JsonValue,
-    SerializerFunctionWrapHandler,
-    model_serializer,
-    model_validator,
+from pydantic import Field, PrivateAttr, model_validator
+
+from mhc_bench.evidence.parts import (
+    Count,
+    FilePath,
+    Hex,
+    Identity,
+    Json,
+    Name,
+    Numerics,
+    Part,
+    Provenance,
+    Quantity,
+    Sha256,
+    Started,
+    Tuning,
 )
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 LOSS = "loss"
 GRADIENT_NORM = "gradient_norm"
@@ -28,92 +37,6 @@ CURVES = (LOSS, GRADIENT_NORM, GAIN_FORWARD, GAIN_BACKWARD)
 """The sampled curves from which the figures are drawn. Loss in nats per token; gains are ratios."""
 
 Status = Literal["complete", "diverged", "failed", "partial"]
-Count = Annotated[int, Field(ge=0, le=2**63 - 1)]
-Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._:+-]*$", max_length=120)]
-"""Names reach tables, file names and pages: no markup, no path, no spreadsheet formula can be one."""
-Arm = Annotated[str, Field(pattern=r"^([A-Za-z0-9][A-Za-z0-9._:+-]*)?$", max_length=120)]
-Quantity = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._:+/-]*$", max_length=120)]
-"""The name of a probe or curve; a slash may group them."""
-Hex = Annotated[str, Field(pattern=r"^[0-9a-f]{8,64}$")]
-Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
-FilePath = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9._-]*(/[A-Za-z0-9_][A-Za-z0-9._-]*)*$")]
-
-
-def _finite(value: JsonValue) -> JsonValue:
-    """`value` itself, refused when a number inside it is not finite (JSON has no such number)."""
-    if isinstance(value, float) and not math.isfinite(value):
-        raise ValueError("numbers must be finite; a diverged value is null")
-    for item in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
-        _finite(item)
-    return value
-
-
-Json = Annotated[JsonValue, BeforeValidator(_finite)]
-
-
-class Part(BaseModel):
-    """What every part of a record keeps: unknown keys, NaN, Infinity and loose types are refused."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
-
-
-class Identity(Part):
-    """Which run this is."""
-
-    suite: Name
-    arm: Arm = ""
-    """Which protocol of a study; empty where a suite has one protocol."""
-    protocol_id: Hex
-    cost_id: Hex
-    variant: Name
-    connection: Name
-    """The registered residual connection, or `module:Class`."""
-    options: dict[str, Json] = {}
-    seed: Count
-
-
-class HardwareSpan(Part):
-    """The hardware of a run from one step on."""
-
-    after_step: Count
-    cost_id: Hex
-    devices: Count
-    nodes: Count
-    sharding: str
-
-
-class Hardware(Part):
-    """Where the run was computed. No host name, no user, no path."""
-
-    cpu: str
-    threads: Count
-    """CPU threads of each process."""
-    processes: Count
-    memory_bytes: Count | None
-    gpus: tuple[str, ...] = ()
-    sharding: dict[str, str] = {}
-    """What FSDP2 split and rounded where, the same for all variants; empty without FSDP2."""
-    changes: tuple[HardwareSpan, ...] = ()
-    """Of a run that went on with other hardware: what its steps ran on. Its times are those of the last."""
-
-    @model_serializer(mode="wrap")
-    def _as_published(self, inner: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        # the fields came after records were published: where they say nothing, bytes and digests stay
-        content: dict[str, Any] = inner(self)
-        return {name: each for name, each in content.items() if each or name not in ("sharding", "changes")}
-
-
-class Provenance(Part):
-    """What produced the run. `commit` and `dirty` are null outside a git checkout."""
-
-    commit: str | None
-    dirty: bool | None
-    version: str
-    """The version of mhc-bench."""
-    python: str
-    platform: str
-    packages: dict[str, str]
-    hardware: Hardware
 
 
 class Digests(Part):
@@ -172,6 +95,10 @@ class Training(Part):
     initial_loss: float | None
     final_loss: float | None
     """Mean training loss of the last twentieth of the steps."""
+    final_steps: Count | None = None
+    """How many steps that mean is over."""
+    last_loss: float | None = None
+    """Training loss of the last step alone."""
     validation: tuple[ValidationPoint, ...]
     gradient_norm: GradientNorm | None
     """Null for a run that took no step; likewise `step_seconds`."""
@@ -213,17 +140,9 @@ class Task(Part):
     gold_loglikelihood: float | None
     """Mean over items of the gold answer's log-likelihood, in nats."""
     higher_is_better: bool = True
-    subtasks: dict[Name, Subtask] = {}
+    subtasks: dict[Name, Subtask] = Field(default_factory=dict)
     revision: str | None = None
     """Commit of the data set, where the hub's cache tells it."""
-
-    @model_serializer(mode="wrap")
-    def _as_published(self, inner: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        # the field came after records were published: where it says nothing, their bytes and digests stay
-        content: dict[str, Any] = inner(self)
-        if self.revision is None:
-            content.pop("revision", None)
-        return content
 
 
 class Evaluation(Part):
@@ -231,6 +150,11 @@ class Evaluation(Part):
 
     tasks: dict[Name, Task]
     seconds: float
+    dtype: str | None = None
+    """Computed in: `fp32` or `bf16`."""
+    batch_size: Count | None = None
+    items: Sha256 | None = None
+    """Of the uncompressed outcomes of every item; the compressed file stands among the side files."""
 
 
 class Curve(Part):
@@ -286,7 +210,7 @@ class Cost(Part):
 class Record(Part):
     """One run, finished. Immutable: a correction is a new record."""
 
-    schema_version: Literal[1] = 1
+    schema_version: Literal[2]
     status: Status
     failure: str | None = None
     """Why a run failed, in one line."""
@@ -297,6 +221,11 @@ class Record(Part):
     overrides: tuple[str, ...]
     command: str
     provenance: Provenance
+    numerics: Numerics | None = None
+    started: Started | None = None
+    tuning: Tuning | None = None
+    supersedes: Sha256 | None = None
+    """The digest of the record that this one corrects."""
     data: dict[str, str]
     """Source, its fingerprint and the tokenizer's digest."""
     digests: Digests | None
@@ -304,7 +233,9 @@ class Record(Part):
     evaluation: Evaluation | None
     mechanism: Mechanism | None
     cost: Cost
-    side_files: dict[FilePath, Sha256] = {}
+    side_files: dict[FilePath, Sha256] = Field(default_factory=dict)
+    _file_digest: str | None = PrivateAttr(default=None)
+    """Of the file that the record was read from: published bytes may be of an older version."""
 
     @model_validator(mode="after")
     def _whole(self) -> Self:
@@ -336,8 +267,14 @@ class Record(Part):
 
     @property
     def digest(self) -> str:
-        """SHA-256 of the canonical JSON: the digest of the record's file."""
-        return hashlib.sha256(canonical_json(self).encode()).hexdigest()
+        """SHA-256 of the record's file: of the bytes it was read from, else of its canonical JSON."""
+        return self._file_digest or hashlib.sha256(canonical_json(self).encode()).hexdigest()
+
+    def __eq__(self, other: object) -> bool:
+        # where a record was read from is no part of what it says
+        return isinstance(other, Record) and self.__dict__ == other.__dict__
+
+    __hash__ = None  # type: ignore[assignment]
 
     def curve(self, name: str) -> Curve | None:
         """A sampled curve, or None where the run has none."""
@@ -349,8 +286,12 @@ class Record(Part):
 
 
 def canonical_json(record: Record) -> str:
-    """One line per part, keys sorted, floats in their shortest exact form: equal records give equal bytes."""
-    content: dict[str, Any] = record.model_dump(mode="json")
+    """The record as its file holds it: equal records give equal bytes."""
+    return canonical(record.model_dump(mode="json"))
+
+
+def canonical(content: dict[str, Any]) -> str:
+    """One line per part, keys sorted, floats in their shortest exact form."""
     parts = (f"{_compact(key)}: {_compact(content[key])}" for key in sorted(content))
     return "{\n" + ",\n".join(parts) + "\n}\n"
 

@@ -85,6 +85,17 @@ def t_interval(sample: Spread, level: float = LEVEL) -> tuple[float, float] | No
     return sample.mean - half, sample.mean + half
 
 
+def prediction_interval(sample: Spread, level: float = LEVEL) -> tuple[float, float] | None:
+    """Where one more run lies: Student's interval of a single value; None for one value or equal ones.
+
+    The interval of the mean would be too narrow: it shrinks with every seed, and the runs do not.
+    """
+    if sample.mean is None or not sample.sd:
+        return None
+    half = float(stats.t.ppf((1 + level) / 2, sample.n - 1)) * sample.sd * math.sqrt(1 + 1 / sample.n)
+    return sample.mean - half, sample.mean + half
+
+
 def _verdict(sample: Spread, interval: tuple[float, float] | None, higher_is_better: bool) -> Verdict:
     if sample.n == 0:
         return "no pair"

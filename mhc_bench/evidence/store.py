@@ -10,11 +10,13 @@ from pydantic import ValidationError
 
 from mhc_bench.errors import RunError, UsageError
 from mhc_bench.evidence.record import Record, canonical_json
+from mhc_bench.evidence.versions import parse_record
 from mhc_bench.files import write_text
 
 LARGEST_RECORD = 8 * 2**20
 """Bytes. A record of a thousand-point run has under a tenth of this."""
-RECORD_NAME = re.compile(r"^(record|seed\d+)\.json$")
+RECORD_NAME = re.compile(r"^(record|seed\d{1,10}(-\d{1,4})?)\.json$")
+"""A run's own record, a published one, and the published second, third, ... edition that corrects it."""
 
 
 def read_record(path: Path) -> Record:
@@ -27,14 +29,17 @@ def read_record(path: Path) -> Record:
         size = path.stat().st_size
         if size > LARGEST_RECORD:
             raise RunError(f"{path}: {size} bytes is larger than a record may be ({LARGEST_RECORD})")
-        return Record.model_validate_json(path.read_bytes())
+        return parse_record(path.read_bytes())
     except ValidationError as error:
-        raise RunError(f"{path}: not a valid record: {_first_problem(error)}") from error
+        raise RunError(f"{path}: not a valid record: {first_problem(error)}") from error
+    except ValueError as error:
+        raise RunError(f"{path}: not a valid record: {error}") from error
     except OSError as error:
         raise RunError(f"{path}: cannot be read: {error.strerror or error}") from error
 
 
-def _first_problem(error: ValidationError) -> str:
+def first_problem(error: ValidationError) -> str:
+    """One line: the first field that is wrong, and how many more are."""
     problems = error.errors(include_url=False, include_context=False)
     first = problems[0]
     field = ".".join(str(step) for step in first["loc"]) or "the whole file"
@@ -54,7 +59,7 @@ def record_paths(folder: Path) -> list[Path]:
 
 
 def read_records(folder: Path | Iterable[Path]) -> list[Record]:
-    """All records below a folder, or below several, in the order of their paths.
+    """All records below a folder, or below several, in the order of their paths, without superseded ones.
 
     Raises:
         UsageError: when there is no such folder, or no record in it.
@@ -66,7 +71,13 @@ def read_records(folder: Path | Iterable[Path]) -> list[Record]:
         raise UsageError(
             f"no records in {', '.join(map(str, folders))}: expected record.json or seed<k>.json"
         )
-    return [read_record(path) for path in paths]
+    return without_superseded([read_record(path) for path in paths])
+
+
+def without_superseded(records: list[Record]) -> list[Record]:
+    """Those of `records` that none of the others corrects."""
+    gone = {record.supersedes for record in records if record.supersedes}
+    return [record for record in records if record.digest not in gone] if gone else records
 
 
 def write_record(record: Record, path: Path) -> None:

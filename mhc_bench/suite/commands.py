@@ -31,6 +31,7 @@ from mhc_bench.config.load import parse_overrides
 from mhc_bench.config.parts import merge
 from mhc_bench.config.typed import typed
 from mhc_bench.errors import RunError, StoppedError, UsageError
+from mhc_bench.evidence.items import ITEMS_FILE, items_path
 from mhc_bench.stopping import ends_when_told
 from mhc_bench.suite import plan as planning
 from mhc_bench.suite.cost import measure_missing_costs
@@ -105,7 +106,7 @@ def _compute(
     if not isinstance(suite.launcher, SlurmConfig):  # what submits jobs is not what they run on
         measure_missing_costs(run_configs(suite), root, console)
     for each in missing:
-        write_origin(run_folder(root, each), command, overrides, suite.note)
+        write_origin(run_folder(root, each), command, overrides, suite)
     done = len(run_configs(suite)) - len(missing)
     with Reporter(console, len(missing) + done, done) as reporter:
         if isinstance(suite.launcher, SlurmConfig):
@@ -159,11 +160,16 @@ def leaderboard_folder(root: Path, suite: SuiteConfig) -> Path:
 
 
 def publish(folder: Path, path: Path) -> None:
-    """Copy a run's record to its place among the published ones, which are never overwritten with another."""
+    """Copy a run's record, and what its items scored, to their place among the published ones.
+
+    Published records are immutable: another one is never written over them.
+    """
     source = folder / RECORD_FILE
     if path.exists() and path.read_bytes() != source.read_bytes():
         raise RunError(f"{path} holds another record, and records are immutable: publish to another folder")
     path.parent.mkdir(parents=True, exist_ok=True)
+    if (items := folder / ITEMS_FILE).exists():
+        shutil.copyfile(items, items_path(path))
     shutil.copyfile(source, path)
 
 
@@ -202,7 +208,7 @@ def train(name: str, overrides: list[str], root: Path) -> int:
         preflight([each])
         _note_gap(each)
         save_run_config(each, folder)
-        write_origin(folder, shlex.join(["mhc-bench", "train", name, *overrides]), overrides, suite.note)
+        write_origin(folder, shlex.join(["mhc-bench", "train", name, *overrides]), overrides, suite)
     with ends_when_told(), locked(folder):
         train_run(each, folder)
         if not is_first_rank():

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
+import gzip
+import hashlib
 from pathlib import Path
 from typing import Any
 
-from mhc_bench.config import RunConfig, plain
+from mhc_bench.config import RunConfig, SuiteConfig, plain
+from mhc_bench.config.identity import PROTOCOL_VERSION
 from mhc_bench.evidence import (
     GAIN_BACKWARD,
     GAIN_FORWARD,
@@ -18,8 +22,9 @@ from mhc_bench.evidence import (
     thin_curve,
     write_record,
 )
+from mhc_bench.evidence.items import ITEMS_FILE
 from mhc_bench.files import write_json
-from mhc_bench.provenance import commit, file_digest, machine, versions
+from mhc_bench.provenance import commit, file_digest, lock_hash, machine, versions
 from mhc_bench.suite.cost import read_step_time
 from mhc_bench.suite.state import EVALUATION_FILE, RECORD_FILE, TRAINING_FILE, read_json
 
@@ -33,24 +38,34 @@ CURVE_COLUMNS = {
 """Curve of the record -> column of `metrics.csv`."""
 
 
-def write_origin(folder: Path, command: str, overrides: list[str], note: str) -> None:
-    """Keep how a run was asked for, for its record."""
-    write_json(folder / ORIGIN_FILE, {"command": command, "overrides": overrides, "note": note})
+def write_origin(folder: Path, command: str, overrides: list[str], suite: SuiteConfig) -> None:
+    """Keep how a run was asked for, and beside which others, for its record."""
+    origin = {
+        "command": command,
+        "overrides": overrides,
+        "note": suite.note,
+        "started": {"seeds": suite.seeds, "variants": list(suite.variants)},
+        "tuning": dataclasses.asdict(suite.tuning),
+    }
+    write_json(folder / ORIGIN_FILE, origin)
 
 
 def record_run(run: RunConfig, folder: Path) -> Record:
     """Write `record.json` of a run that is trained and, where its suite has tasks, evaluated."""
-    origin = read_json(folder / ORIGIN_FILE) or {"command": "", "overrides": [], "note": ""}
+    origin = read_json(folder / ORIGIN_FILE) or {}
     training = read_json(folder / TRAINING_FILE)
     record = assemble_record(
         RunEvidence(
             configuration=plain(run),
-            provenance=_provenance(run, training or {}),
-            command=origin["command"],
-            overrides=origin["overrides"],
-            note=origin["note"],
+            provenance=provenance(run, training or {}),
+            command=origin.get("command", ""),
+            overrides=origin.get("overrides", []),
+            note=origin.get("note", ""),
+            started=origin.get("started"),
+            tuning=origin.get("tuning"),
+            protocol_version=PROTOCOL_VERSION,
             training=training,
-            evaluation=(read_json(folder / EVALUATION_FILE) or {}).get("summary"),
+            evaluation=_evaluation(run, folder),
             curves=read_curves(folder / METRICS_FILE),
             step_time=read_step_time(folder.parents[1], run),
             side_files=_side_files(folder),
@@ -60,7 +75,22 @@ def record_run(run: RunConfig, folder: Path) -> Record:
     return record
 
 
-def _provenance(run: RunConfig, training: dict[str, Any]) -> dict[str, Any]:
+def _evaluation(run: RunConfig, folder: Path) -> dict[str, Any] | None:
+    """The evaluation's summary, with the settings that it was made under and the digest of its items."""
+    summary = (read_json(folder / EVALUATION_FILE) or {}).get("summary")
+    if summary is None:
+        return None
+    items = folder / ITEMS_FILE
+    return {
+        **summary,
+        "dtype": run.training.precision,
+        "batch_size": run.evaluation.batch_size,
+        "items": hashlib.sha256(gzip.decompress(items.read_bytes())).hexdigest() if items.exists() else None,
+    }
+
+
+def provenance(run: RunConfig, training: dict[str, Any]) -> dict[str, Any]:
+    """The fields of a record's provenance, here and now; of the training its ranks and GPUs."""
     head, dirty = commit()
     here, packages = machine(), versions()
     changes = training.get("hardware", [])
@@ -71,6 +101,7 @@ def _provenance(run: RunConfig, training: dict[str, Any]) -> dict[str, Any]:
         "python": here["python"],
         "platform": here["system"],
         "packages": packages,
+        "lock_hash": lock_hash(),
         "hardware": {
             "cpu": here["processor"],
             "threads": run.hardware.threads,
@@ -85,7 +116,15 @@ def _provenance(run: RunConfig, training: dict[str, Any]) -> dict[str, Any]:
 
 def _side_files(folder: Path) -> dict[str, str]:
     """Digests of what a record rests on and does not hold itself."""
-    names = ("config.yaml", METRICS_FILE, "probes.csv", "experts.csv", TRAINING_FILE, EVALUATION_FILE)
+    names = (
+        "config.yaml",
+        METRICS_FILE,
+        "probes.csv",
+        "experts.csv",
+        TRAINING_FILE,
+        EVALUATION_FILE,
+        ITEMS_FILE,
+    )
     paths = [folder / name for name in names] + sorted((folder / "samples").glob("*"))
     return {path.relative_to(folder).as_posix(): file_digest(path) for path in paths if path.is_file()}
 

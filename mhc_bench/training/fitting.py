@@ -43,6 +43,7 @@ from mhc_bench.training.clock import Clock
 from mhc_bench.training.launch import launch_ranks
 from mhc_bench.training.loggers import logger_arguments, make_logger
 from mhc_bench.training.module import ResidualTraining, build_model
+from mhc_bench.training.numerics import numerics
 from mhc_bench.training.preemption import Preemption
 from mhc_bench.training.probing import Probes
 from mhc_bench.training.progress import PROGRESS_FILE
@@ -227,6 +228,7 @@ def finish(
             world_size=world_size(config),
             gpus=gpu_names(config),
             sharding=sharding_plan(config),
+            numerics=numerics(config),
         )
         write_summary(summary, run_dir)
         remove_resume_files(run_dir)

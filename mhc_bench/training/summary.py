@@ -72,6 +72,11 @@ class TrainingSummary:
     """What FSDP2 split and rounded where; empty without it."""
     hardware: list[dict[str, Any]] = field(default_factory=list)
     """What the steps ran on, a row for each change. Several: the run's times are not of one machine."""
+    final_steps: int | None = None
+    """How many steps `final_loss` is the mean of."""
+    last_loss: float | None = None
+    numerics: dict[str, Any] | None = None
+    """What decides whether the run can be repeated to the bit (see `numerics.py`)."""
 
 
 def read_summary(run_dir: Path) -> TrainingSummary | None:
@@ -112,6 +117,8 @@ def history_fields(history: History, batch_tokens: int) -> dict[str, Any]:
         "validation": history.validation,
         "loss_curve": loss_curve(history.losses),
         "final_loss": float(losses[-last:].mean()) if steps else None,
+        "final_steps": last if steps else None,
+        "last_loss": history.losses[-1] if steps else None,
         "gradient_norm": _norms(history.norms),
         "spikes": count_spikes(history.losses),
         "nonfinite_steps": int(history.diverged_step is not None),
