@@ -1,7 +1,7 @@
 """What a model keeps between its forward and its backward pass, by who made it, and the paper's count beside.
 
-Measured in the training step itself, with what is recomputed and without: storages that operations made in the
-forward pass and that are alive at its end. Layers run eagerly here, whatever the suite compiles.
+Measured in the training step itself, with what is recomputed and without: storages that operations made in
+the forward pass and that are alive at its end. Layers run eagerly here, whatever the suite compiles.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ class KeptActivations:
         return self.formula_bytes / self.unit_bytes / self.sublayers
 
 
-class KeptStorages(LiveBytes):
+class KeptStorages(LiveBytes):  # type: ignore[no-untyped-call]
     """The storages that operations inside make, and the place of each."""
 
     def __init__(self, place: Place = "rest") -> None:
@@ -159,7 +159,7 @@ def keep_forward(subject: StepSubject, rows: Tensor) -> dict[Place, int]:
     with KeptStorages() as storages, attributed(model, storages):
         storages.watch(rows)
         loss = subject.forward(rows)
-    kept = storages.kept(model)
+    kept: dict[Place, int] = storages.kept(model)
     del loss
     return kept
 
@@ -177,7 +177,10 @@ def attributed(model: PreTrainedModel, storages: KeptStorages) -> Iterator[None]
 
     handles = []
     for _, layer in decoder_layers(model):
-        handles += [layer.register_forward_pre_hook(enter("path")), layer.register_forward_hook(enter("rest"))]
+        handles += [
+            layer.register_forward_pre_hook(enter("path")),
+            layer.register_forward_hook(enter("rest")),
+        ]
         family: Any = layer.family
         for sublayer in (family.attention, family.mlp):
             part = getattr(layer, sublayer.module)

@@ -43,7 +43,7 @@ class Clock:
             self._buffer.zero_()
 
     def _on_gpu(self, work: Callable[[], object]) -> float:
-        start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+        start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))  # type: ignore[no-untyped-call]
         synchronize(self.device)
         self.flush()
         start.record()

@@ -24,8 +24,8 @@ from mhc_bench.ops.choice import IMPLEMENTATIONS
 REFERENCE, COMPILED = "reference", "torch.compile"
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 AGREEMENT = {"fp32": 2e-3, "bf16": 2e-2}
-"""Largest difference to the reference, relative in the 2-norm, at which results count as the same: TF32 products
-and rounding to bf16 pass, another formula does not."""
+"""Largest difference to the reference, relative in the 2-norm, at which results count as the same: TF32
+products and rounding to bf16 pass, another formula does not."""
 WARMUP = 3
 
 
@@ -132,7 +132,9 @@ def _check(grid: OpsGrid) -> None:
 
 def problems(grid: OpsGrid) -> Iterator[Problem]:
     """Every operation at every size of a resolved grid."""
-    device = torch.device("cuda", torch.cuda.current_device()) if grid.device == "gpu" else torch.device("cpu")
+    device = (
+        torch.device("cuda", torch.cuda.current_device()) if grid.device == "gpu" else torch.device("cpu")
+    )
     for dtype, n, width, tokens in itertools.product(grid.dtypes, grid.streams, grid.widths, grid.tokens):
         for operation in grid.operations:
             for variant in ("",) if operation in SHARED else grid.variants:

@@ -45,9 +45,9 @@ class OpsReport:
     def _title(self) -> str:
         where = self.origin.gpu or f"{self.grid.threads} CPU thread{'s' if self.grid.threads > 1 else ''}"
         return (
-            f"Operations on {where}, up to {self.rounds} rounds in turn, caches cold; forward, then backward.\n"
-            "ms: median. floor: a copy of the bytes that the I/O model counts, in the same rounds; of copy: its\n"
-            "time over ours. x ref: time over the reference's. 95 % intervals are in the JSON."
+            f"Operations on {where}, up to {self.rounds} rounds in turn, caches cold; forward,\n"
+            "then backward. ms: median. floor: a copy of the bytes that the I/O model counts, in the same\n"
+            "rounds; of copy: its time over ours. x ref: time over the reference's. 95 % intervals: JSON."
         )
 
 
@@ -77,7 +77,8 @@ def run_bench_ops(
 
 def _table(operation: str, variant: str, cells: list[Cell]) -> str:
     units = {cell.direction: cell.units for cell in cells if cell.streams == cells[0].streams}
-    title = f"{operation}{f' ({variant})' if variant else ''}: {units['forward']} and {units['backward']} units of C"
+    name = f"{operation} ({variant})" if variant else operation
+    title = f"{name}: {units['forward']} and {units['backward']} units of C"
     if len({cell.streams for cell in cells}) > 1:
         title += f" at n = {cells[0].streams}"
     head = ["tokens, C, n, dtype", "implementation", *PER_DIRECTION, *PER_DIRECTION]

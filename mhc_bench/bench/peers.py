@@ -1,13 +1,12 @@
 """Other people's implementations of the same operations, each behind an adapter to our layout.
 
-Conventions differ: [in, out] for the n x n matrix, another order of Sinkhorn's steps, an epsilon in the sums, a
-layout with the streams last. An adapter arranges parameters and operands beforehand, outside what is timed; what
-a peer computes differently shows in the comparison of results before anything is timed.
+Conventions differ: [in, out] for the n x n matrix, another order of Sinkhorn's steps, an epsilon in the sums,
+a layout with the streams last. An adapter arranges parameters and operands beforehand, outside what is timed;
+what a peer computes differently shows in the comparison of results before anything is timed.
 """
 
 from __future__ import annotations
 
-import functools
 import importlib.util
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -16,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mhc_bench.bench.problems import EPSILON, ITERATIONS, Data, Operands, Problem, Results, Trial, leaf, same
+from mhc_bench.bench.problems import EPSILON, ITERATIONS, Data, Operands, Problem, Results, Trial, leaf
 from mhc_bench.ops.types import HcCoefficients, MhcCoefficients
 
 Run = Callable[[Operands], Results]
@@ -133,9 +132,7 @@ def _liger(problem: Problem, data: Data) -> Trial:
 
     coefficients = _mhc(data)
     phi = torch.cat(coefficients.phi).T.contiguous()
-    operands = _read_operands(
-        data, problem, phi, torch.cat(coefficients.bias), torch.cat(coefficients.alpha)
-    )
+    operands = _read_operands(data, problem, phi, torch.cat(coefficients.bias), torch.cat(coefficients.alpha))
     if "res" in operands:
         operands["res"] = leaf(data.res)
 

@@ -26,8 +26,8 @@ SHARED = ("project", "aggregate", "write")
 """Operations that are the same for every variant."""
 ITERATIONS, EPSILON = 20, 1e-6
 WITNESS = {"write": "update", "write_read": "update"}
-"""Operation -> the operand whose gradient is compared; the stream's where nothing is said. A write may leave the
-stream's gradient to the read before it (`Read.through`), so only a whole `site` shows that one."""
+"""Operation -> the operand whose gradient is compared; the stream's where nothing is said. A write may leave
+the stream's gradient to the read before it (`Read.through`), so only a whole `site` shows that one."""
 Operands = Mapping[str, Any]
 """Name -> tensor or coefficients."""
 Results = dict[str, Tensor]
@@ -76,7 +76,7 @@ class Trial:
 
 
 class Data:
-    """The operands of all operations at one size, drawn from a fixed seed: asymmetric, with maps that vary."""
+    """The operands of all operations at one size, from a fixed seed: asymmetric, with maps that vary."""
 
     def __init__(self, problem: Problem) -> None:
         self._generator = torch.Generator(problem.device).manual_seed(0)

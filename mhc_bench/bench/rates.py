@@ -25,9 +25,9 @@ PEAKS = (
     ("A100", 312e12),
 )
 """Part of a GPU's name as torch gives it -> multiplications and additions per second in dense bf16 matrix
-products with fp32 sums. From NVIDIA's data sheets of each product, which print them with 2:4 sparsity (H100 and
-H200 SXM 1979, NVL 1671, H100 PCIe 1513, B200 4500, GB200 per GPU 5000 TFLOPS): half of that; A100 prints 312
-dense. The first that fits counts. Lightning has such a table too, but with the sparse figure for some."""
+products with fp32 sums. From NVIDIA's data sheets of each product, which print them with 2:4 sparsity (H100
+and H200 SXM 1979, NVL 1671, H100 PCIe 1513, B200 4500, GB200 per GPU 5000 TFLOPS): half of that; A100 prints
+312 dense. The first that fits counts. Lightning has such a table too, but with the sparse figure for some."""
 
 
 @dataclass(frozen=True)

@@ -49,10 +49,10 @@ class StepSubject:
     def parts(self) -> tuple[Tensor, ...]:
         """The rows of each forward pass of the current step."""
         batch = self.batches[self.steps % len(self.batches)]
-        return batch.split(self.config.hardware.rows_per_device or len(batch))
+        return torch.split(batch, self.config.hardware.rows_per_device or len(batch))
 
     def step(self) -> Tensor:
-        """Forward, loss and backward of each part, clipping, AdamW, schedule; the loss, still on the device."""
+        """Forward, loss and backward of each part, clipping, AdamW, schedule; the loss, on the device."""
         parts, total = self.parts(), torch.zeros((), device=self.device)
         for rows in parts:
             loss = self.forward(rows) / len(parts)
@@ -87,7 +87,7 @@ def one_rank(configs: Sequence[RunConfig]) -> Iterator[None]:
     with lightning_quiet(), contextlib.ExitStack() as stack:
         if any(is_sharded(config) for config in configs) and not dist.is_initialized():
             backend = "nccl" if bench_device(configs[0]).type == "cuda" else "gloo"
-            dist.init_process_group(backend, store=dist.HashStore(), rank=0, world_size=1)
+            dist.init_process_group(backend, store=dist.HashStore(), rank=0, world_size=1)  # type: ignore[attr-defined]
             stack.callback(dist.destroy_process_group)
         yield
 

@@ -1,9 +1,9 @@
 """The I/O model: what a residual connection moves between memory and the processor, at least.
 
 Counted per token, in hidden states of C elements (a *unit*), for n streams; the maps' own n + n + n*n numbers
-are counted beside. Left out: parameters, which all tokens share, and what is kept on chip. Sources: table 2 of
-arXiv 2512.24880 for the unfused forward pass; the rest follows from which tensors an operation has to read and
-to write once. Everything that a bench divides by is here.
+are counted beside. Left out: parameters, which all tokens share, and what is kept on chip. Sources: table 2
+of arXiv 2512.24880 for the unfused forward pass; the rest follows from which tensors an operation has to read
+and to write once. Everything that a bench divides by is here.
 """
 
 from __future__ import annotations
@@ -15,15 +15,15 @@ Pass = Literal["forward", "backward"]
 Level = Literal["unfused", "fused", "joined", "resident"]
 """How far the operations of one sublayer are put together.
 
-`unfused`: one pass over memory for each operation of the formula, as eager code does it. `fused`: one each for
-the maps, H_pre x and the write, forward and backward. `joined`: the write also makes the next sublayer's
+`unfused`: one pass over memory for each operation of the formula, as eager code does it. `fused`: one each
+for the maps, H_pre x and the write, forward and backward. `joined`: the write also makes the next sublayer's
 projection, and one backward pass collects the stream's gradient from write, read and maps. `resident`: a
 token's n*C numbers stay on chip from one sublayer's output to the next one's input.
 """
 LEVELS: tuple[Level, ...] = ("unfused", "fused", "joined", "resident")
 DIRECTIONS: tuple[Pass, ...] = ("forward", "backward")
 OPERATIONS = ("project", "aggregate", "read", "write", "write_read", "site")
-"""What `bench ops` measures: the methods of `mhc_bench.ops.operations`, and a whole sublayer around F(h) = h."""
+"""What `bench ops` measures: methods of `mhc_bench.ops.operations`, and a whole sublayer around F(h) = h."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ class Traffic:
 
 
 def plain_traffic() -> Traffic:
-    """A plain residual's sublayer in either direction: x + F(x); and the sum of two gradients that meet at x."""
+    """A plain residual's sublayer: x + F(x) forward, and backward the sum of the two gradients of x."""
     return Traffic(2, 1)
 
 
@@ -76,20 +76,20 @@ def operation_traffic(operation: str, n: int, direction: Pass) -> Traffic:
             Traffic(n + 1, n + 1, 3 * n + 2 * m),
             Traffic(2 * n + 2, n + 1, 4 * n + 3 * m),
         ),
-        # `read`, then `write` of h: between them lies a sublayer, so x is read twice, and twice again backward
+        # `read`, then `write` of h: between them lies a sublayer, so x is read twice, also backward
         "site": (Traffic(2 * n + 1, n + 1, 4 * n + 2 * m), Traffic(4 * n + 2, n + 1, 6 * n + 5 * m)),
     }[operation]
     return forward if direction == "forward" else backward
 
 
 def sublayer_traffic(n: int, direction: Pass, level: Level) -> Traffic:
-    """What the residual connection of one sublayer moves, from the stream before it to the stream after it."""
+    """What the residual connection of one sublayer moves, from the stream before to the stream after."""
     forward, backward = _SUBLAYER[level](n)
     return forward if direction == "forward" else backward
 
 
 def _unfused(n: int) -> tuple[Traffic, Traffic]:
-    """Table 2 row by row: maps, H_pre, H_post, H_res, merge; backward the same, and two sums of x's gradients.
+    """Table 2 row by row: maps, H_pre, H_post, H_res, merge; backward the same, and x's gradients summed.
 
     The merge hands its gradient on as it is.
     """
@@ -109,7 +109,7 @@ def _fused(n: int) -> tuple[Traffic, Traffic]:
 
 
 def _joined(n: int) -> tuple[Traffic, Traffic]:
-    """Forward: write with projection, then H_pre x. Backward: F's and the maps' gradients, then the stream's."""
+    """Forward: write with projection, then H_pre x. Backward: gradients of F and maps, then of the stream."""
     m = n * n
     forward = operation_traffic("write", n, "forward") + operation_traffic("aggregate", n, "forward")
     first = Traffic(2 * n + 1, 1, 2 * (n + m))
@@ -127,10 +127,10 @@ _SUBLAYER = {"unfused": _unfused, "fused": _fused, "joined": _joined, "resident"
 
 
 def kept_units(n: int, sublayers: int, recompute: str, block: int = 1) -> float:
-    """Hidden states per token that the paper's table 3 says are kept for the backward pass, over a whole model.
+    """Hidden states per token that the paper's table 3 keeps for the backward pass, over a whole model.
 
-    n = 1 is a plain residual, for which the same count holds without H_pre x, which is its stream, and without
-    F's output, which a sum does not keep.
+    n = 1 is a plain residual, for which the same count holds without H_pre x, which is its stream, and
+    without F's output, which a sum does not keep.
 
     Args:
         recompute: `none`, `layer` (a stream for every two sublayers) or `block` (a stream for every `block`

@@ -12,7 +12,7 @@ from omegaconf.errors import ConfigKeyError, OmegaConfBaseException
 from mhc_bench.config.schema import DATA_KINDS, DataConfig, Protocol, RunConfig, SuiteConfig
 from mhc_bench.errors import UsageError, choose, closest
 
-T = TypeVar("T", bound=Protocol | DataConfig)
+T = TypeVar("T")
 
 
 def typed(kind: type[T], content: dict[str, Any], where: str) -> T:
