@@ -12,8 +12,8 @@ import torch
 
 from mhc_bench.bench import StepReport, measure_steps, run_bench_step
 from mhc_bench.bench.activations import KeptActivations, kept_activations
-from mhc_bench.bench.floor import StepFloor, stream_count
 from mhc_bench.bench.figures import draw_steps, write_figure
+from mhc_bench.bench.floor import StepFloor, stream_count
 from mhc_bench.bench.handloop import HandLoop
 from mhc_bench.bench.overhead import measure_overhead
 from mhc_bench.bench.profiling import peak_step_bytes, profile_steps

@@ -11,6 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.ticker import NullLocator, ScalarFormatter
 
 from mhc_bench.bench.activations import RECOMPUTE, KeptActivations
 from mhc_bench.bench.ops import Cell
@@ -95,9 +96,8 @@ def _kept(axes: Axes, kept: Sequence[KeptActivations]) -> None:
         axes.plot(
             [place - width / 2, place + width / 2], 2 * [each.formula_units], color="#222222", linewidth=2
         )
-    axes.set_yscale("log")
-    axes.yaxis.set_major_formatter(PlainLog())
-    axes.yaxis.set_minor_formatter(PlainLog(labelOnlyBase=False))
+    shown = [value for each in kept for value in (each.path_units, each.formula_units) if value > 0]
+    _logarithmic(axes, min(shown) / 2, 4 * max(shown))
     axes.set_xticks(range(len(RECOMPUTE)), RECOMPUTE)
     axes.set_xlabel("Recomputed")
     axes.set_ylabel("Kept by the residual path (C per sublayer)")
@@ -130,6 +130,8 @@ def draw_ops(report: OpsReport) -> Figure:
         if cells:
             name = f"{cells[0].operation} {f'({cells[0].variant}) ' if cells[0].variant else ''}"
             axes.set_title(f"{name}{DIRECTIONS[column]}", fontsize=9)
+    shares = [100 * cell.copy_fraction.low for cell in shown if cell.copy_fraction]
+    _logarithmic(grid_of_axes[0, 0], min([10, *shares]) / 1.5, 200)
     figure.supxlabel(f"C ({max(grid.tokens)} tokens, n = {grid.streams[0]}, {grid.dtypes[0]})", fontsize=9)
     figure.supylabel("Share of copy bandwidth (%)", fontsize=9)
     handles = [Line2D([], [], color=look[name], marker="o", markersize=4, label=name) for name in names]
@@ -138,17 +140,22 @@ def draw_ops(report: OpsReport) -> Figure:
 
 
 def _shares(axes: Axes, cells: Sequence[Cell], look: dict[str, str]) -> None:
-    axes.set_yscale("log")
-    axes.yaxis.set_major_formatter(PlainLog())
-    axes.yaxis.set_minor_formatter(PlainLog(labelOnlyBase=False))
     axes.axhline(100, color="#999999", linewidth=0.8)
     for name in dict.fromkeys(cell.implementation for cell in cells):
         own = sorted((cell for cell in cells if cell.implementation == name), key=lambda cell: cell.width)
         found = [cell.copy_fraction for cell in own if cell.copy_fraction is not None]
-        widths = [cell.width for cell in own]
-        axes.fill_between(
-            widths, [100 * f.low for f in found], [100 * f.high for f in found], color=look[name], alpha=0.15
-        )
+        widths, low, high = [cell.width for cell in own], [f.low for f in found], [f.high for f in found]
+        axes.fill_between(widths, np.multiply(100, low), np.multiply(100, high), color=look[name], alpha=0.15)
         axes.plot(widths, [100 * f.median for f in found], color=look[name], marker="o", markersize=3.5)
     if cells:
+        axes.set_xscale("log")
         axes.set_xticks(sorted({cell.width for cell in cells}))
+        axes.xaxis.set_major_formatter(ScalarFormatter())
+        axes.xaxis.set_minor_locator(NullLocator())
+
+
+def _logarithmic(axes: Axes, low: float, high: float) -> None:
+    axes.set_yscale("log")
+    axes.set_ylim(low, high)
+    axes.yaxis.set_major_formatter(PlainLog())
+    axes.yaxis.set_minor_formatter(PlainLog(labelOnlyBase=False))
