@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import matplotlib
 import numpy as np
@@ -25,6 +26,7 @@ from mhc_bench.files import atomic_path
 
 SUFFIXES = (".png", ".svg", ".pdf")
 MARKERS = {"unfused": "v", "fused": "s", "joined": "D", "resident": "o"}
+HOLLOW: Any = {"markerfacecolor": "none", "markersize": 6}
 OWN = {"reference": "#222222", "eager": "#0072B2", "compiled": "#009E73", "triton": "#D55E00"}
 OTHERS = ("#CC79A7", "#E69F00", "#56B4E9", "#8C6D1F", "#999999", "#7A5195")
 
@@ -53,6 +55,8 @@ def draw_steps(report: BenchStepReport) -> Figure:
     figure = Figure(figsize=(9.2, 3.6), layout="constrained")
     FigureCanvasAgg(figure)
     left, right = figure.subplots(1, 2)
+    left.set_axisbelow(True)
+    right.set_axisbelow(True)
     _overheads(left, report.steps)
     _kept(right, report.activations)
     return figure
@@ -67,7 +71,7 @@ def _overheads(axes: Axes, steps: StepReport) -> None:
         axes.bar(place, 100 * (ratio.median - 1), width=0.5, color=look[each.variant][0], alpha=0.75)
         axes.errorbar(place, 100 * (ratio.median - 1), yerr=spread, color="#222222", capsize=4, linewidth=1.2)
         for level, share in each.floor_overhead.items():
-            axes.plot(place + 0.36, 100 * share, marker=MARKERS[level], color="#444444", markersize=5)
+            axes.plot(place + 0.36, 100 * share, marker=MARKERS[level], color="#222222", **HOLLOW)
     if steps.gpu:
         axes.axhline(100 * PAPER_OVERHEAD, color="#CC79A7", linestyle="--", linewidth=1.2)
     axes.set_xticks(range(len(others)), [each.variant for each in others])
@@ -79,7 +83,15 @@ def _overheads(axes: Axes, steps: StepReport) -> None:
 
 def _floor_legend(paper: bool) -> list[Line2D]:
     floors = [
-        Line2D([], [], color="#444444", marker=MARKERS[level], linestyle="none", label=f"traffic, {level}")
+        Line2D(
+            [],
+            [],
+            color="#222222",
+            marker=MARKERS[level],
+            linestyle="none",
+            **HOLLOW,
+            label=f"traffic, {level}",
+        )
         for level in LEVELS
     ]
     line = Line2D([], [], color="#CC79A7", linestyle="--", label="the paper's 6.7 % (mHC)")
@@ -96,8 +108,6 @@ def _kept(axes: Axes, kept: Sequence[KeptActivations]) -> None:
         axes.plot(
             [place - width / 2, place + width / 2], 2 * [each.formula_units], color="#222222", linewidth=2
         )
-    shown = [value for each in kept for value in (each.path_units, each.formula_units) if value > 0]
-    _logarithmic(axes, min(shown) / 2, 4 * max(shown))
     axes.set_xticks(range(len(RECOMPUTE)), RECOMPUTE)
     axes.set_xlabel("Recomputed")
     axes.set_ylabel("Kept by the residual path (C per sublayer)")

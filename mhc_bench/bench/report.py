@@ -143,10 +143,10 @@ def _floors(report: BenchStepReport) -> str:
         )
     rates = steps.rates
     title = (
-        f"Floor, with {rates.dtype} matrices at {rates.matmul_flops_per_second / 1e9:.0f} GFLOP/s and copies at "
-        f"{rates.copy_bytes_per_second / 2**30:.1f} GiB/s as\nmeasured here. Units of C and bytes: streams at "
-        f"level '{GOAL_LEVEL}'. By level of fusion: the overhead in % that the\nstreams' traffic alone "
-        "would be. / floor: the measured overhead over that level's:"
+        f"Floor, as measured here: {rates.dtype} matrices at {rates.matmul_flops_per_second / 1e9:.0f} "
+        f"GFLOP/s, copies at {rates.copy_bytes_per_second / 2**30:.1f} GiB/s.\n"
+        f"Units of C and bytes: streams at level '{GOAL_LEVEL}'. By level of fusion: the overhead in % that "
+        "the\nstreams' traffic alone would be. / floor: the measured overhead over that level's:"
     )
     return "\n".join([title, table(head, rows), *goal_lines(steps)])
 
