@@ -142,10 +142,17 @@ def _add_running(verbs: Verbs[Parser]) -> None:
     )
     again.add_argument("--by", default="", help="who reproduces it, for those who read the result")
     bench = _verb(verbs, "bench", _bench, "timings, side by side in one process")
-    bench.add_argument("what", choices=["step"])
-    bench.add_argument("suite", nargs="?", default="quick")
+    bench.add_argument("what", choices=["step", "ops"])
+    bench.add_argument("suite", nargs="?", help="step: the suite (default: quick)")
     _overrides(bench)
-    bench.add_argument("--steps", type=int, default=40, help="measured steps of each (default: 40)")
+    bench.epilog = (
+        f"key=value: of the suite ({OVERRIDES_HELP}), or, for ops, of the grid, such as widths=[64,128]"
+    )
+    bench.add_argument("--steps", type=int, default=40, help="measured rounds (default: 40)")
+    bench.add_argument("--out", type=Path, metavar="FILE.json", help="also write JSON here")
+    bench.add_argument(
+        "--figure", type=Path, metavar="FILE.svg", help="also draw a figure: .svg, .png or .pdf"
+    )
     _json(bench)
 
 
@@ -226,9 +233,14 @@ def _reproduce(options: argparse.Namespace) -> int:
 
 
 def _bench(options: argparse.Namespace) -> int:
-    from mhc_bench.suite.commands import bench_step
+    from mhc_bench.suite.bench import Output, bench_ops, bench_step
 
-    return bench_step(options.suite, options.overrides, options.steps, options.json)
+    output = Output(options.json, options.out, options.figure)
+    if options.what == "step":
+        return bench_step(options.suite or "quick", options.overrides, options.steps, output)
+    if options.suite is not None:
+        raise UsageError(f"bench ops takes no suite: found {options.suite!r}")
+    return bench_ops(options.overrides, options.steps, output)
 
 
 def _leaderboard(options: argparse.Namespace) -> int:

@@ -19,7 +19,7 @@ MAY_IMPORT = {
     "suite": {"training", "evaluation", "evidence", "bench", "model", "residual", "data"} | SETTINGS,
     "training": {"model", "data", "residual"} | SETTINGS,
     "evaluation": {"model", "data"} | SETTINGS,
-    "bench": {"training", "model", "data", "residual"} | SETTINGS,
+    "bench": {"training", "model", "data", "residual", "ops", "evidence"} | SETTINGS,
     "data": SETTINGS,
     "model": {"residual", "ops"},
     "residual": {"ops"},

@@ -4,18 +4,24 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from pathlib import Path
 
 import evaluation_toy as toy
 import pytest
 import torch
 
 from mhc_bench.bench import StepReport, measure_steps, run_bench_step
-from mhc_bench.bench.floor import residual_elements, stream_count
+from mhc_bench.bench.activations import KeptActivations, kept_activations
+from mhc_bench.bench.figures import draw_steps, write_figure
+from mhc_bench.bench.floor import StepFloor, stream_count
 from mhc_bench.bench.handloop import HandLoop
 from mhc_bench.bench.overhead import measure_overhead
 from mhc_bench.bench.profiling import peak_step_bytes, profile_steps
-from mhc_bench.bench.rates import measure_rates
-from mhc_bench.bench.subject import StepSubject
+from mhc_bench.bench.rates import measure_rates, peak_flops
+from mhc_bench.bench.report import goal_lines
+from mhc_bench.bench.step import floor_overhead
+from mhc_bench.bench.subject import StepSubject, one_rank
+from mhc_bench.bench.traffic import LEVELS
 from mhc_bench.config import RunConfig, protocol_id
 from mhc_bench.data import open_source
 from mhc_bench.errors import UsageError
@@ -112,16 +118,6 @@ def test_a_gpu_that_is_not_there_is_refused() -> None:
         measure_steps([config])
 
 
-def test_residual_traffic_follows_the_papers_table() -> None:
-    """Table 2 of arXiv 2512.24880, summed row by row, for n = 4 and C = 10."""
-    n, width = 4, 10
-    reads = [n * width, n * width + n, width + n, n * width + n * n, 2 * n * width]
-    writes = [n * n + 2 * n, width, n * width, n * width, n * width]
-    assert residual_elements(n, width)[1] == sum(reads) + sum(writes)
-    assert residual_elements(n, width)[0] == 18 * width
-    assert residual_elements(1, width) == (3 * width, 3 * width)
-
-
 def test_the_width_of_a_stream_is_read_off_the_connection() -> None:
     for name, streams in (("baseline", 1), ("hc", 4), ("mhc", 4)):
         assert stream_count(build(name, width=8, depth=2, index=0), 8) == streams
@@ -152,11 +148,140 @@ def test_measured_rates_are_those_of_a_computer() -> None:
     assert 1e8 < rates.copy_bytes_per_second < 1e13
 
 
-def test_the_report_prints_every_part_and_is_plain_json(capfd: pytest.CaptureFixture[str]) -> None:
-    report = run_bench_step(configs(), steps=3, warmup=0, chunks=1)
+def test_peaks_are_found_by_the_names_that_torch_gives() -> None:
+    assert peak_flops("NVIDIA H100 80GB HBM3") == peak_flops("NVIDIA H200") == 989e12
+    assert peak_flops("NVIDIA H100 PCIe") == 756e12
+    assert peak_flops("NVIDIA A100-SXM4-80GB") == 312e12
+    assert peak_flops("NVIDIA GeForce RTX 2060") is None and peak_flops("") is None
+
+
+def floor_of(report: StepReport, variant: str) -> StepFloor:
+    return next(each.floor for each in report.variants if each.variant == variant)
+
+
+def test_the_floor_of_a_step_follows_from_units_tokens_width_and_rates(report: StepReport) -> None:
+    """4 sublayers of width 16, 256 tokens, fp32; 24 numbers of maps forward are counted beside the units."""
+    assert {level: floor_of(report, "mhc").traffic[level].units for level in LEVELS} == {
+        "unfused": 34 + 59,
+        "fused": 18 + 31,
+        "joined": 14 + 23,
+        "resident": 10 + 19,
+    }
+    moved = floor_of(report, "baseline").traffic["joined"]
+    assert moved.bytes == 4 * 256 * 6 * 16 * 4
+    assert moved.seconds == pytest.approx(moved.bytes / report.rates.copy_bytes_per_second)
+    assert floor_of(report, "mhc").traffic["joined"].bytes > 4 * 256 * 37 * 16 * 4
+
+
+def test_a_floor_in_per_cent_is_the_traffic_beyond_the_baselines_over_its_step(report: StepReport) -> None:
+    mhc, base = floor_of(report, "mhc"), floor_of(report, "baseline")
+    extra = mhc.traffic["fused"].seconds - base.traffic["fused"].seconds
+    assert floor_overhead(mhc, base, 2.0)["fused"] == pytest.approx(extra / 2)
+    for each in report.variants:
+        found = list(each.floor_overhead.values())
+        assert found == sorted(found, reverse=True) and len(found) == len(LEVELS)
+        assert each.utilisation == pytest.approx(
+            each.floor.flops / each.quantiles.p50 / report.rates.matmul_flops_per_second
+        )
+    assert set(report.variants[0].floor_overhead.values()) == {0.0}
+
+
+@pytest.fixture(scope="module")
+def kept() -> dict[tuple[str, str], KeptActivations]:
+    return {(each.variant, each.recompute): each for each in kept_activations(configs())}
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_recomputation_keeps_what_the_paper_counts(
+    kept: dict[tuple[str, str], KeptActivations], variant: str
+) -> None:
+    """Two blocks or layers of two sublayers each. The first starts with the embedding, which is one hidden
+    state and not n, and is not made by the path; the last stream is collapsed to one, which the head keeps.
+    """
+    n = kept[variant, "block"].streams
+    for recompute, outputs in (("layer", 0), ("block", 4)):
+        found = kept[variant, recompute]
+        assert found.formula_bytes == found.unit_bytes * (2 * n + outputs)
+        assert found.path_bytes == found.unit_bytes * (n + 1 + outputs)
+    assert kept[variant, "none"].path_bytes > kept[variant, "none"].formula_bytes
+
+
+def test_block_recompute_leaves_attention_and_mlp_what_they_keep(
+    kept: dict[tuple[str, str], KeptActivations],
+) -> None:
+    for variant in VARIANTS:
+        assert kept[variant, "block"].sublayer_bytes == kept[variant, "none"].sublayer_bytes > 0
+        assert kept[variant, "layer"].sublayer_bytes == 0
+        assert kept[variant, "none"].sublayer_bytes == kept["baseline", "none"].sublayer_bytes
+
+
+def test_bf16_is_measured_through_the_units_that_train_it() -> None:
+    config = toy.run_config("mhc")
+    config.training.precision = "bf16"
+    source = open_source(config.data)
+    with one_rank([config]):
+        subject = StepSubject(config, source, 1)
+        seen = []
+        layer = subject.module.model.model.layers[0]
+        layer.mlp.register_forward_pre_hook(lambda _, given: seen.append(given[0].dtype))
+        layer.mlp_residual.operations = Spy(layer.mlp_residual.operations, seen)
+        assert torch.isfinite(subject.step())
+    assert not torch.distributed.is_initialized()
+    # the MLP in bf16, its connection's parameters in fp32
+    assert seen == [torch.float32, torch.bfloat16]
+
+
+class Spy:
+    """Notes the dtype of the parameters that a connection's maps are made from."""
+
+    def __init__(self, operations: object, seen: list[torch.dtype]) -> None:
+        self._operations, self._seen = operations, seen
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._operations, name)
+
+    def write_read(self, *given: object) -> object:
+        self._seen.append(given[-1].phi[0].dtype)  # type: ignore[attr-defined]
+        return self._operations.write_read(*given)  # type: ignore[attr-defined]
+
+
+def test_parts_of_a_batch_take_one_step_together() -> None:
+    whole, parted = toy.run_config("mhc"), toy.run_config("mhc")
+    parted.hardware.rows_per_device = 1
+    source = open_source(whole.data)
+    losses = []
+    for config in (whole, parted):
+        subject = StepSubject(config, source, 2)
+        losses.append([float(subject.step()) for _ in range(2)])
+    assert losses[0] == pytest.approx(losses[1], abs=1e-4)
+    assert losses[0][0] != losses[0][1]
+
+
+def test_the_report_prints_every_part_and_is_plain_json(
+    capfd: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    report = run_bench_step(configs(), steps=3, warmup=0, chunks=1, command="bench")
     assert capfd.readouterr() == ("", "")
     text = report.to_text()
-    for expected in (*VARIANTS, "tokens/s", "x baseline", "Floor", "hand-written loop", "all operators"):
+    parts = ("tokens/s", "overhead %", "MFU", "Floor", "joined", "L_r", "hand-written loop", "all operators")
+    for expected in (*VARIANTS, *parts):
         assert expected in text
     assert max(len(line) for line in text.splitlines()) <= 120
-    assert json.loads(json.dumps(report.to_json()))["steps"]["suite"] == "toy"
+    content = json.loads(json.dumps(report.to_json(), allow_nan=False))
+    assert set(content) == {"schema", "steps", "activations", "overhead", "profiles", "origin"}
+    assert set(content["steps"]["variants"][0]) == {
+        *("variant", "quantiles", "tokens_per_second", "ratio", "peak_step_bytes", "state_bytes", "floor"),
+        *("floor_overhead", "utilisation", "peak_utilisation", "n"),
+    }
+    assert content["steps"]["suite"] == "toy" and content["origin"]["command"] == "bench"
+    write_figure(lambda: draw_steps(report), tmp_path / "step.svg")
+    picture = (tmp_path / "step.svg").read_text()
+    for expected in ("mhc", "traffic, joined", "block", "the paper's count"):
+        assert expected in picture
+
+
+def test_a_gpus_report_holds_the_overhead_against_the_papers(report: StepReport) -> None:
+    on_gpu = dataclasses.replace(report, gpu="NVIDIA H200", device="cuda")
+    text = "\n".join(goal_lines(on_gpu))
+    assert "6.7 %" in text and "1.3 x the floor" in text
+    assert not any("1.3" in line for line in goal_lines(report))

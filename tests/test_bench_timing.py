@@ -4,37 +4,39 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
 
 import numpy as np
 import pytest
+import torch
 
+from mhc_bench.bench.clock import Clock
 from mhc_bench.bench.table import table
 from mhc_bench.bench.timing import interleave, median_interval, quantiles
 
 
 def test_steps_take_turns_and_none_is_always_first() -> None:
     order: list[str] = []
-    steps = [lambda name=name: order.append(name) for name in "abc"]
-    times = interleave(steps, rounds=3, warmup=1, synchronize=lambda: None)
+    steps = [lambda name=name: order.append(name) or float(ord(name)) for name in "abc"]
+    times = interleave(steps, rounds=3, warmup=1)
     assert times.shape == (3, 3)
     assert "".join(order) == "abcbcacababc"
 
 
-def test_each_time_belongs_to_its_step_whatever_the_turn(monkeypatch: pytest.MonkeyPatch) -> None:
-    now = [0.0]
-    monkeypatch.setattr(time, "perf_counter", lambda: now[0])
-
-    def taking(seconds: float) -> Callable[[], None]:
-        return lambda: now.__setitem__(0, now[0] + seconds)
-
-    times = interleave([taking(1), taking(4), taking(2)], rounds=6, warmup=0, synchronize=lambda: None)
+def test_each_time_belongs_to_its_step_whatever_the_turn() -> None:
+    times = interleave([lambda: 1.0, lambda: 4.0, lambda: 2.0], rounds=6, warmup=0)
     assert times.tolist() == [[1, 4, 2]] * 6
 
 
+def test_the_clock_of_a_cpu_counts_the_work_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [0.0]
+    monkeypatch.setattr(time, "perf_counter", lambda: now[0])
+    clock = Clock(torch.device("cpu"), cold=True)
+    clock.flush = lambda: now.__setitem__(0, now[0] + 100)  # type: ignore[method-assign]
+    assert clock(lambda: now.__setitem__(0, now[0] + 3)) == 3
+
+
 def test_the_time_limit_leaves_at_least_three_rounds() -> None:
-    times = interleave([lambda: time.sleep(0.01)], rounds=50, warmup=0, synchronize=lambda: None, seconds=0.0)
-    assert len(times) == 3
+    assert len(interleave([lambda: time.sleep(0.01) or 0.0], rounds=50, warmup=0, seconds=0.0)) == 3
 
 
 def test_the_interval_of_the_median_covers_it_often_enough() -> None:

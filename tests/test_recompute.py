@@ -16,10 +16,8 @@ from model_factory import FAMILIES, grafted, token_ids
 from test_balancing import biases, expert_run, rows_of
 from tiny_runs import tiny_run, write_corpus
 from torch import Tensor
-from torch.multiprocessing.reductions import StorageWeakRef
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 
+from mhc_bench.bench.activations import KeptStorages
 from mhc_bench.config import RunConfig
 from mhc_bench.config.schema import HardwareConfig
 from mhc_bench.errors import UsageError
@@ -75,26 +73,6 @@ def test_blocks_change_no_gradient_of_any_family(family: str) -> None:
     assert all(map(torch.equal, gradients[0].values(), gradients[1].values()))
 
 
-class Living(TorchDispatchMode):
-    """The memory that the operations inside leave behind."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.found: dict[int, tuple[StorageWeakRef, int]] = {}
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        result = func(*args, **(kwargs or {}))
-        for each in tree_leaves(result):
-            if isinstance(each, Tensor):
-                storage = each.untyped_storage()
-                self.found[storage._cdata] = (StorageWeakRef(storage), storage.nbytes())
-        return result
-
-    def kept(self) -> int:
-        """Bytes that are still alive."""
-        return sum(size for reference, size in self.found.values() if not reference.expired())
-
-
 def watched(
     monkeypatch: pytest.MonkeyPatch, config: RunConfig, folder: Path
 ) -> tuple[list[int], Counter[str]]:
@@ -109,9 +87,9 @@ def watched(
             if name.endswith((".self_attn", ".mlp")):
                 count = functools.partial(lambda name, *_: calls.update([name]), name)
                 handles.append(part.register_forward_hook(count))
-        with Living() as living:
+        with KeptStorages() as storages:
             loss = step(self, batch, batch_idx)
-        kept.append(living.kept())
+        kept.append(sum(storages.kept().values()))
         return loss
 
     def clipping(self: module.ResidualTraining, *args: Any, **kwargs: Any) -> None:

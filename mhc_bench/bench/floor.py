@@ -8,10 +8,24 @@ import torch
 from transformers import PreTrainedModel
 
 from mhc_bench.bench.rates import MachineRates
+from mhc_bench.bench.traffic import DIRECTIONS, LEVELS, Level, Traffic, plain_traffic, sublayer_traffic
 from mhc_bench.model import flops_per_token, residual_connections
+from mhc_bench.residual.baseline import Baseline
+from mhc_bench.residual.widened import WidenedConnection
 
-BACKWARD = 2
-"""Backward traffic of the residual connections in forwards: assumed, the I/O model covers the forward."""
+GOAL_LEVEL: Level = "joined"
+"""The floor that an overhead is held against: 14 units forward and 23 backward at n = 4."""
+
+
+@dataclass(frozen=True)
+class Moved:
+    """What the residual connections of one step move."""
+
+    units: int
+    """Hidden states per token and sublayer, forward and backward."""
+    bytes: int
+    seconds: float
+    """At the measured copy bandwidth."""
 
 
 @dataclass(frozen=True)
@@ -22,54 +36,52 @@ class StepFloor:
     flops_seconds: float
     streams: int
     """Width of the residual stream, in hidden states."""
-    residual_bytes: int
-    """Traffic of the residual connections if each read and write were one pass over its operands."""
-    residual_seconds: float
-    unfused_bytes: int
-    """The same with one pass per operation, as written in eager PyTorch."""
-    unfused_seconds: float
+    traffic: dict[str, Moved]
+    """By level of `mhc_bench.bench.traffic`; empty for a connection that the I/O model does not cover."""
+
+    def least_seconds(self) -> float:
+        """Arithmetic and, where it is known, the traffic at the level that goals are set for."""
+        return self.flops_seconds + (self.traffic[GOAL_LEVEL].seconds if self.traffic else 0.0)
 
 
 def step_floor(
-    model: PreTrainedModel, tokens: int, sequence_length: int, rates: MachineRates, itemsize: int = 4
+    model: PreTrainedModel, tokens: int, sequence_length: int, rates: MachineRates, itemsize: int
 ) -> StepFloor:
-    """The floor of a step over `tokens` in rows of `sequence_length`; the optimizer's traffic is not counted.
+    """The floor of a step over `tokens` in rows of `sequence_length`.
+
+    The optimizer's traffic is not counted, nor what is read and written once per model: making the streams
+    from the embedding, and summing them at the end.
 
     Args:
         itemsize: bytes of one element of the stream.
     """
     connections = residual_connections(model)
+    first, width = next(iter(connections.values())), int(model.config.hidden_size)
+    streams = stream_count(first, width)
     flops = flops_per_token(model, sequence_length) * tokens
-    width = int(model.config.hidden_size)
-    streams = stream_count(next(iter(connections.values())), width)
-    passes = (1 + BACKWARD) * tokens * len(connections) * itemsize
-    fused, unfused = (passes * count for count in residual_elements(streams, width))
-    return StepFloor(
-        flops=flops,
-        flops_seconds=flops / rates.matmul_flops_per_second,
-        streams=streams,
-        residual_bytes=fused,
-        residual_seconds=fused / rates.copy_bytes_per_second,
-        unfused_bytes=unfused,
-        unfused_seconds=unfused / rates.copy_bytes_per_second,
-    )
+    traffic = {}
+    for level in LEVELS:
+        if (passes := _passes(first, streams, level)) is not None:
+            size = len(connections) * passes.bytes(tokens, width, itemsize)
+            traffic[str(level)] = Moved(passes.units, size, size / rates.copy_bytes_per_second)
+    return StepFloor(flops, flops / rates.matmul_flops_per_second, streams, traffic)
 
 
-def residual_elements(streams: int, width: int) -> tuple[int, int]:
-    """Elements that one sublayer's residual connection moves per token and forward pass: fused, unfused.
-
-    n = `streams`, C = `width`. A plain residual reads 2C and writes C. Hyper-connections (arXiv 2512.24880,
-    table 2) read (5n+1)C + n² + 2n and write (3n+1)C + n² + 2n unfused; with fused maps and merge the reads
-    are (3n+1)C and the writes (n+1)C.
-    """
-    if streams == 1:
-        return 3 * width, 3 * width
-    n = streams
-    return (4 * n + 2) * width, (8 * n + 2) * width + 2 * (n * n + 2 * n)
+def _passes(connection: torch.nn.Module, streams: int, level: Level) -> Traffic | None:
+    """Forward and backward traffic of one sublayer; None for a connection of another kind."""
+    if isinstance(connection, Baseline):
+        passes = [plain_traffic() for _ in DIRECTIONS]
+    elif isinstance(connection, WidenedConnection):
+        passes = [sublayer_traffic(streams, direction, level) for direction in DIRECTIONS]
+    else:
+        return None
+    return passes[0] + passes[1]
 
 
 def stream_count(connection: torch.nn.Module, width: int) -> int:
     """How many hidden states wide a connection's stream is."""
+    if isinstance(connection, WidenedConnection):
+        return connection.streams
     parameter = next(connection.parameters(), torch.empty(0))
     hidden = torch.zeros(1, 1, width, device=parameter.device)
     with torch.no_grad():

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch.profiler import ProfilerActivity, profile
 
-from mhc_bench.bench.rates import synchronize
+from mhc_bench.bench.clock import synchronize
 
 # the profiler's library announces every start and stop on stderr otherwise; it reads this at its first use
 os.environ.setdefault("KINETO_LOG_LEVEL", "99")

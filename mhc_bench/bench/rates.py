@@ -3,16 +3,31 @@
 from __future__ import annotations
 
 import statistics
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 
-SIDE = 1024
-"""Side of the multiplied square matrices: large enough for the full rate, a few milliseconds on a core."""
-COPIED = 64 * 2**20
-"""Bytes of the copied tensor: beyond the caches of one core."""
+from mhc_bench.bench.clock import Clock
+
+SIDE = {"cpu": 1024, "cuda": 8192}
+"""Side of the multiplied square matrices: large enough for the full rate, milliseconds on a core or a GPU."""
+COPIED = {"cpu": 64 * 2**20, "cuda": 2**30}
+"""Bytes of the copied tensor: far beyond the caches."""
+PEAKS = (
+    ("H100 NVL", 835e12),
+    ("H100 PCIe", 756e12),
+    ("H100", 989e12),
+    ("H200 NVL", 835e12),
+    ("H200", 989e12),
+    ("GB200", 2500e12),
+    ("B200", 2250e12),
+    ("A100", 312e12),
+)
+"""Part of a GPU's name as torch gives it -> multiplications and additions per second in dense bf16 matrix
+products with fp32 sums. From NVIDIA's data sheets of each product, which print them with 2:4 sparsity (H100
+and H200 SXM 1979, NVL 1671, H100 PCIe 1513, B200 4500, GB200 per GPU 5000 TFLOPS): half of that; A100 prints
+312 dense. The first that fits counts. Lightning has such a table too, but with the sparse figure for some."""
 
 
 @dataclass(frozen=True)
@@ -23,32 +38,38 @@ class MachineRates:
     """Multiplications and additions of a square matrix product."""
     copy_bytes_per_second: float
     """Bytes read plus bytes written by a copy."""
+    dtype: str
+    """Of the product."""
+    peak_flops_per_second: float | None
+    """As the maker states it for this GPU and bf16; None where that is not known."""
 
 
 def measure_rates(device: torch.device, dtype: torch.dtype = torch.float32) -> MachineRates:
     """The median rate of a few products and copies on `device`."""
-    left = torch.ones(SIDE, SIDE, device=device, dtype=dtype)
-    right, product = torch.ones_like(left), torch.empty_like(left)
-    source = torch.ones(COPIED // 4, device=device)
+    side, copied, clock = SIDE[device.type], COPIED[device.type], Clock(device, cold=False)
+    # a GPU multiplies constants faster than numbers of a model: it draws less power
+    drawn = torch.Generator(device).manual_seed(0)
+    left, right = (torch.randn(side, side, generator=drawn, device=device, dtype=dtype) for _ in range(2))
+    product = torch.empty_like(left)
+    source = torch.ones(copied // 4, device=device)
     target = torch.empty_like(source)
     return MachineRates(
-        matmul_flops_per_second=2 * SIDE**3 / _seconds(lambda: torch.mm(left, right, out=product), device),
-        copy_bytes_per_second=2 * COPIED / _seconds(lambda: target.copy_(source), device),
+        matmul_flops_per_second=2 * side**3 / _seconds(lambda: torch.mm(left, right, out=product), clock),
+        copy_bytes_per_second=2 * copied / _seconds(lambda: target.copy_(source), clock),
+        dtype=str(dtype).removeprefix("torch."),
+        peak_flops_per_second=peak_flops(gpu_name(device)) if dtype is torch.bfloat16 else None,
     )
 
 
-def synchronize(device: torch.device) -> None:
-    """Wait until `device` has done what it was asked; a CPU always has."""
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
+def gpu_name(device: torch.device) -> str:
+    """The name of a GPU; empty for a CPU."""
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else ""
 
 
-def _seconds(work: Callable[[], object], device: torch.device, repeats: int = 9) -> float:
-    times = []
-    for _ in range(repeats):
-        synchronize(device)
-        began = time.perf_counter()
-        work()
-        synchronize(device)
-        times.append(time.perf_counter() - began)
-    return statistics.median(times[2:])
+def peak_flops(name: str) -> float | None:
+    """The stated rate of dense bf16 matrix products of the GPU of that name."""
+    return next((peak for part, peak in PEAKS if part.lower() in name.lower()), None)
+
+
+def _seconds(work: Callable[[], object], clock: Clock, repeats: int = 9) -> float:
+    return statistics.median([clock(work) for _ in range(repeats)][2:])

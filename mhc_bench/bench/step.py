@@ -6,14 +6,18 @@ import contextlib
 import dataclasses
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import torch
 
+from mhc_bench.bench.clock import Clock
 from mhc_bench.bench.floor import StepFloor, step_floor
 from mhc_bench.bench.profiling import peak_step_bytes
-from mhc_bench.bench.rates import MachineRates, measure_rates
-from mhc_bench.bench.subject import StepSubject, subjects
+from mhc_bench.bench.rates import MachineRates, gpu_name, measure_rates
+from mhc_bench.bench.subject import StepSubject, one_rank, subjects
 from mhc_bench.bench.timing import Interval, Quantiles, interleave, median_interval, quantiles
 from mhc_bench.config import RunConfig
 
@@ -32,12 +36,19 @@ class VariantStep:
     tokens_per_second: float
     """At the median step."""
     ratio: Interval
-    """Step time over the baseline's in the same round."""
+    """Step time over the baseline's in the same round; less 1, the overhead."""
     peak_step_bytes: int
     """Most bytes allocated at once within a step, on top of weights and optimizer state."""
     state_bytes: int
     """Weights and optimizer state."""
     floor: StepFloor
+    floor_overhead: dict[str, float]
+    """By level of the I/O model: the seconds that the streams' traffic must take beyond the baseline's, over
+    the baseline's measured step. What an overhead can be at best, arithmetic apart."""
+    utilisation: float
+    """Model FLOPs per second over the matmul rate measured here."""
+    peak_utilisation: float | None
+    """The same over the GPU's stated peak, the usual MFU; None where that is not known."""
     n: int
 
 
@@ -51,6 +62,11 @@ class StepReport:
     """The variant that the ratios divide by."""
     threads: int
     device: str
+    gpu: str
+    """Name of the GPU; empty on a CPU."""
+    precision: str
+    compile: bool
+    operations: str
     tokens_per_step: int
     rates: MachineRates
     variants: list[VariantStep]
@@ -90,26 +106,45 @@ def measure_steps(
     Raises:
         UsageError: the configurations do not belong together.
     """
-    with threads(configs[0].hardware.threads if configs else 1):
+    with threads(configs[0].hardware.threads if configs else 1), one_rank(configs):
         measured = subjects(configs, BATCHES)
-        rates = measure_rates(measured[0].device)
-        times = interleave(
-            [subject.step for subject in measured], steps, warmup, measured[0].synchronize, seconds
+        device, bf16 = measured[0].device, configs[0].training.precision == "bf16"
+        rates = measure_rates(device, torch.bfloat16 if bf16 else torch.float32)
+        clock = Clock(device, cold=False)
+        times = interleave([partial(clock, each.step) for each in measured], steps, warmup, seconds)
+        return _report(configs, measured, times, rates)
+
+
+def _report(
+    configs: Sequence[RunConfig],
+    measured: Sequence[StepSubject],
+    times: npt.NDArray[np.float64],
+    rates: MachineRates,
+) -> StepReport:
+    base, run, device = baseline_index(configs), configs[0], measured[0].device
+    floors = [
+        step_floor(
+            each.module.model, run.training.batch_tokens, run.training.sequence_length, rates, each.itemsize
         )
-        base = baseline_index(configs)
-        return StepReport(
-            suite=configs[0].suite,
-            protocol_id=configs[0].protocol_id,
-            baseline=measured[base].name,
-            threads=torch.get_num_threads(),
-            device=measured[0].device.type,
-            tokens_per_step=configs[0].training.batch_tokens,
-            rates=rates,
-            variants=[
-                _variant(subject, times[:, i], times[:, i] / times[:, base], rates)
-                for i, subject in enumerate(measured)
-            ],
-        )
+        for each in measured
+    ]
+    return StepReport(
+        suite=run.suite,
+        protocol_id=run.protocol_id,
+        baseline=measured[base].name,
+        threads=torch.get_num_threads(),
+        device=device.type,
+        gpu=gpu_name(device),
+        precision=run.training.precision,
+        compile=run.hardware.compile,
+        operations=run.hardware.operations,
+        tokens_per_step=run.training.batch_tokens,
+        rates=rates,
+        variants=[
+            _variant(subject, times[:, i], times[:, base], floors[i], floors[base], rates)
+            for i, subject in enumerate(measured)
+        ],
+    )
 
 
 def baseline_index(configs: Sequence[RunConfig]) -> int:
@@ -129,18 +164,38 @@ def threads(count: int) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def _variant(subject: StepSubject, times: Any, ratios: Any, rates: MachineRates) -> VariantStep:
-    training, found = subject.config.training, quantiles(times)
+def _variant(
+    subject: StepSubject,
+    times: npt.NDArray[np.float64],
+    base: npt.NDArray[np.float64],
+    floor: StepFloor,
+    base_floor: StepFloor,
+    rates: MachineRates,
+) -> VariantStep:
+    found, peak = quantiles(times), rates.peak_flops_per_second
+    rate = floor.flops / found.p50
     return VariantStep(
         variant=subject.name,
         quantiles=found,
-        tokens_per_second=training.batch_tokens / found.p50,
-        ratio=median_interval(ratios),
+        tokens_per_second=subject.config.training.batch_tokens / found.p50,
+        ratio=median_interval(times / base),
         peak_step_bytes=peak_step_bytes(subject.step, subject.device),
         state_bytes=_state_bytes(subject),
-        floor=step_floor(subject.module.model, training.batch_tokens, training.sequence_length, rates),
+        floor=floor,
+        floor_overhead=floor_overhead(floor, base_floor, float(np.median(base))),
+        utilisation=rate / rates.matmul_flops_per_second,
+        peak_utilisation=rate / peak if peak else None,
         n=len(times),
     )
+
+
+def floor_overhead(floor: StepFloor, base: StepFloor, seconds: float) -> dict[str, float]:
+    """By level, what traffic beyond the `base`'s takes as a share of its step of `seconds`."""
+    return {
+        level: (moved.seconds - base.traffic[level].seconds) / seconds
+        for level, moved in floor.traffic.items()
+        if level in base.traffic
+    }
 
 
 def _state_bytes(subject: StepSubject) -> int:

@@ -30,35 +30,30 @@ class Quantiles:
 
 
 def interleave(
-    steps: Sequence[Callable[[], object]],
+    measurements: Sequence[Callable[[], float]],
     rounds: int,
     warmup: int,
-    synchronize: Callable[[], None],
     seconds: float | None = None,
 ) -> npt.NDArray[np.float64]:
-    """Time `steps` in turn, `warmup` and then up to `rounds` times; seconds, `[rounds, len(steps)]`.
+    """Take `measurements` in turn, `warmup` and then up to `rounds` times: `[rounds, len(measurements)]`.
 
     The order rotates from round to round, so that none is always the one after the slowest.
 
     Args:
-        synchronize: waits for the device.
+        measurements: each does its work once and returns the seconds that count.
         seconds: stop after this time, with at least three rounds measured.
     """
     began, rows = time.perf_counter(), []
     for turn in range(warmup + rounds):
-        row = np.zeros(len(steps))
-        for place in range(len(steps)):
-            index = (place + turn) % len(steps)
-            synchronize()
-            start = time.perf_counter()
-            steps[index]()
-            synchronize()
-            row[index] = time.perf_counter() - start
+        row = np.zeros(len(measurements))
+        for place in range(len(measurements)):
+            index = (place + turn) % len(measurements)
+            row[index] = measurements[index]()
         if turn >= warmup:
             rows.append(row)
         if seconds is not None and len(rows) >= 3 and time.perf_counter() - began > seconds:
             break
-    return np.array(rows).reshape(-1, len(steps))
+    return np.array(rows).reshape(-1, len(measurements))
 
 
 def quantiles(times: npt.NDArray[np.float64]) -> Quantiles:

@@ -19,7 +19,7 @@ from mhc_bench.config.schema import (
 )
 from mhc_bench.errors import UsageError, choose, closest
 
-T = TypeVar("T", bound=Protocol | DataConfig)
+T = TypeVar("T")
 
 
 def typed(kind: type[T], content: dict[str, Any], where: str) -> T:

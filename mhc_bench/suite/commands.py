@@ -323,14 +323,3 @@ def plan(name: str, overrides: list[str], root: Path, as_json: bool) -> int:
     else:
         Console().print(planning.to_table(rows))
     return 0
-
-
-def bench_step(name: str, overrides: list[str], steps: int, as_json: bool) -> int:
-    """Step times of a suite's variants and of a hand-written loop."""
-    from mhc_bench.bench import run_bench_step
-
-    suite = load_suite(name, overrides)
-    first = run_configs(suite)[: len(suite.variants)]
-    report = run_bench_step(first, steps)
-    print(json.dumps(report.to_json(), indent=1) if as_json else report.to_text())
-    return 0

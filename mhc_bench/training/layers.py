@@ -22,9 +22,14 @@ def prepare_layers(model: PreTrainedModel, hardware: HardwareConfig) -> None:
     elif hardware.recompute == "block":
         recompute_blocks(model, hardware.recompute_sublayers or default_block(model))
     if hardware.compile:
-        torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, COMPILED_FORMS)
+        allow_recompiles()
         for _, layer in decoder_layers(model):
             layer.compile()
+
+
+def allow_recompiles() -> None:
+    """Let code be compiled anew for up to `COMPILED_FORMS` forms of what it is given."""
+    torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, COMPILED_FORMS)
 
 
 def default_block(model: PreTrainedModel) -> float:

@@ -10,6 +10,7 @@ import lightning as L
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.fsdp import FSDPModule
 from torch.optim import AdamW, Optimizer
 from torch.optim.lr_scheduler import LambdaLR
@@ -25,7 +26,28 @@ from mhc_bench.training.schedule import multiplier
 from mhc_bench.training.sharding import global_gradient_norm, shard, sharding_mesh
 from mhc_bench.training.validation import TokenLoss
 
-__all__ = ["ResidualTraining", "build_model"]
+__all__ = ["ResidualTraining", "build_model", "prepared_model"]
+
+
+def prepared_model(
+    config: RunConfig, source: TokenSource, device: torch.device, mesh: DeviceMesh | None, world: int = 1
+) -> PreTrainedModel:
+    """A run's model as it trains: built on the meta device, sharded over `mesh` where there is one, and each
+    parameter filled from (seed, name).
+    """
+    model, start = build_model(config, source), config.model.initialisation
+    prepare_layers(model, config.hardware)
+    if mesh is not None:
+        shard(model, mesh, world, config.training.precision)
+    materialise(
+        model,
+        config.seed,
+        rule=start.rule,
+        scale=start.scale,
+        depth_scaled=start.depth_scaled,
+        device=device,
+    )
+    return model
 
 
 class ResidualTraining(L.LightningModule):
@@ -52,20 +74,13 @@ class ResidualTraining(L.LightningModule):
         """Build on the meta device, shard, then fill each parameter from (seed, name)."""
         if hasattr(self, "model"):
             return
-        model, start = build_model(self.config, self.source), self.config.model.initialisation
-        prepare_layers(model, self.config.hardware)
-        if self.device_mesh is not None:
-            mesh = sharding_mesh(self.device_mesh["data_parallel"], self.config.hardware)
-            shard(model, mesh, self.trainer.world_size, self.config.training.precision)
-        device = self.trainer.strategy.root_device
-        materialise(
-            model,
-            self.config.seed,
-            rule=start.rule,
-            scale=start.scale,
-            depth_scaled=start.depth_scaled,
-            device=device,
+        mesh = (
+            None
+            if self.device_mesh is None
+            else sharding_mesh(self.device_mesh["data_parallel"], self.config.hardware)
         )
+        device, world = self.trainer.strategy.root_device, self.trainer.world_size
+        model = prepared_model(self.config, self.source, device, mesh, world)
         self.shared_digest = shared_weight_digest(model)
         self.model = model.train()
 
