@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mhc_bench.data.source import TokenSource, default_cache
+from mhc_bench.data.source import TokenSource
+from mhc_bench.files import default_cache
 from mhc_bench.errors import choose
 
 if TYPE_CHECKING:

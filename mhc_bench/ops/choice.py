@@ -7,7 +7,7 @@ from mhc_bench.ops.eager import EagerOperations
 from mhc_bench.ops.operations import Operations
 from mhc_bench.ops.plain import ReferenceOperations
 
-IMPLEMENTATIONS = ("reference", "eager")
+IMPLEMENTATIONS = ("reference", "eager", "compiled")
 AUTO = "auto"
 
 
@@ -20,6 +20,10 @@ def operations_named(name: str) -> Operations:
     match choose("operations", name, IMPLEMENTATIONS):
         case "reference":
             return ReferenceOperations()
+        case "compiled":
+            from mhc_bench.ops.compiled import CompiledOperations
+
+            return CompiledOperations()
     return EagerOperations()
 
 
