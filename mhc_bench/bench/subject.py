@@ -14,17 +14,19 @@ from mhc_bench.errors import UsageError
 from mhc_bench.model import materialise
 from mhc_bench.training.layers import prepare_layers
 from mhc_bench.training.module import ResidualTraining, build_model
+from mhc_bench.training.operations import choice_for, with_operations
 
 
 class StepSubject:
     """A run's model and optimizer, and batches that lie in memory before any step is timed."""
 
     def __init__(self, config: RunConfig, source: TokenSource, batches: int) -> None:
+        model, start = build_model(config, source), config.model.initialisation
+        config = with_operations(config, choice_for(config, model).operations)
         self.config = config
         self.name = config.variant_name
         self.device = bench_device(config)
         self.module = ResidualTraining(config, source)
-        model, start = build_model(config, source), config.model.initialisation
         prepare_layers(model, config.hardware)
         materialise(
             model,

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mhc_bench.data.source import TokenSource
-from mhc_bench.files import default_cache
 from mhc_bench.errors import choose
+from mhc_bench.files import default_cache
 
 if TYPE_CHECKING:
     from mhc_bench.config.schema import DataConfig

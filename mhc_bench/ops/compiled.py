@@ -13,11 +13,11 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from mhc_bench.ops.eager import EagerOperations
-from mhc_bench.ops.native import library
+from mhc_bench.ops.native import build, library
 from mhc_bench.ops.precision import shaped, widened, without_autocast
 from mhc_bench.ops.types import Coefficients, HcCoefficients, MhcCoefficients, ProjectedCoefficients, Read
 
-_native = torch.ops.mhc_bench
+_native = library.OPERATORS
 
 
 class _Read(torch.autograd.Function):
@@ -99,9 +99,16 @@ class _WriteRead(torch.autograd.Function):
 
 
 class CompiledOperations(EagerOperations):
-    """C++ for what HC and mHC do; variants composed from a projection share its write."""
+    """C++ for what HC and mHC do; variants composed from a projection share its write.
+
+    Raises:
+        UsageError: there is no C++ compiler on this machine.
+    """
 
     name = "compiled"
+
+    def __init__(self) -> None:
+        build.require_compiler()
 
     def hc_read(self, stream: Tensor, coefficients: HcCoefficients) -> Read:
         return self._read(stream, coefficients)
@@ -125,18 +132,17 @@ class CompiledOperations(EagerOperations):
         if isinstance(coefficients, ProjectedCoefficients) or widened(through) is not through:
             return super().write_read(through, update, post, res, coefficients)
         with without_autocast(through):
-            written, *read = _WriteRead.apply(  # type: ignore[no-untyped-call]
+            written, hidden, pre, post, res = _WriteRead.apply(  # type: ignore[no-untyped-call]
                 through, update, post, res, *_arguments(through, coefficients)
             )
-        return written, Read(*read, written)
+        return written, Read(hidden, pre, post, res, written)
 
 
 def _arguments(stream: Tensor, coefficients: HcCoefficients | MhcCoefficients) -> tuple[Any, ...]:
     """kind, iterations, epsilon and the parameters, in the dtype of the arithmetic."""
-    match coefficients:
-        case HcCoefficients(weight, static, scale, epsilon):
-            kind, iterations, parameters = "hc", 0, (weight, *static, *scale)
-        case MhcCoefficients(phi, bias, alpha, iterations, epsilon):
-            kind, parameters = "mhc", (*phi, *bias, *alpha)
     dtype = torch.promote_types(stream.dtype, torch.float32)
-    return kind, iterations, epsilon, *(each.to(dtype) for each in parameters)
+    if isinstance(coefficients, HcCoefficients):
+        weight, static, scale, epsilon = coefficients
+        return "hc", 0, epsilon, *(each.to(dtype) for each in (weight, *static, *scale))
+    phi, bias, alpha, iterations, epsilon = coefficients
+    return "mhc", iterations, epsilon, *(each.to(dtype) for each in (*phi, *bias, *alpha))

@@ -68,6 +68,8 @@ class TrainingSummary:
     threads: int
     world_size: int
     gpus: list[str]
+    operations: str = "eager"
+    """Which implementation computed the residual connections; older runs knew this one alone."""
 
 
 def read_summary(run_dir: Path) -> TrainingSummary | None:

@@ -32,6 +32,17 @@ def compiler() -> list[str] | None:
     return wanted if wanted and shutil.which(wanted[0]) else None
 
 
+def require_compiler() -> list[str]:
+    """The compiler's command.
+
+    Raises:
+        UsageError: there is none.
+    """
+    if (command := compiler()) is None:
+        raise UsageError("operations 'compiled': no C++ compiler here (CXX, c++, g++, clang++); use 'eager'")
+    return command
+
+
 @functools.cache
 def kernels(streams: int, dtype: torch.dtype) -> ctypes.CDLL:
     """The kernels for n = `streams`; the first call on a machine compiles them, in a few seconds.
@@ -39,9 +50,7 @@ def kernels(streams: int, dtype: torch.dtype) -> ctypes.CDLL:
     Raises:
         UsageError: there is no C++ compiler, or it fails.
     """
-    command = compiler()
-    if command is None:
-        raise UsageError("operations 'compiled': no C++ compiler here (CXX, c++, g++, clang++); use 'eager'")
+    command = require_compiler()
     options = [*FLAGS, f"-DSCALAR={SCALARS[dtype]}", f"-DSTREAMS={streams}"]
     library = default_cache() / "operations" / f"{_digest([*command, *options])}.so"
     if not library.exists():

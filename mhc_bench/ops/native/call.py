@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -32,18 +32,20 @@ class _Call(ctypes.Structure):
 def run(
     kernel: str,
     stream: Tensor,
+    tensors: Mapping[str, Tensor | None],
     parameters: Sequence[Tensor] = (),
     to_parameters: Sequence[Tensor] = (),
     *,
     iterations: int = 0,
     epsilon: float = 0.0,
-    **tensors: Tensor | None,
 ) -> None:
-    """Run `kernel` for a `stream` [..., n, C] and whatever of the call's other tensors it takes.
+    """Run `kernel` for a `stream` [..., n, C] and the other `tensors` that it takes, by name.
 
     All are contiguous, of one dtype (fp32 or fp64), and outlive the call.
     """
     n, width = stream.shape[-2:]
+    if any(each is not None and each.dtype != stream.dtype for each in (*tensors.values(), *parameters)):
+        raise TypeError(f"{kernel}: expected tensors of {stream.dtype} alone")
     given, wanted = _addresses(parameters), _addresses(to_parameters)
     call = _Call(
         tokens=stream.numel() // (n * width),

@@ -1,4 +1,4 @@
-"""The kernels as operators of `torch.library`, which the compiler need not look into: `torch.ops.mhc_bench.*`.
+"""The kernels as operators of `torch.library`, opaque to torch.compile: `torch.ops.mhc_bench.*`.
 
 Shape legend: `...` batch and time, n streams, C width, K map entries, r rows per token (mHC 1, HC n). `kind`
 is `mhc` or `hc`; `parameters` are the tensors of its coefficients, in their order. All tensors are fp32 or
@@ -17,15 +17,14 @@ from torch import Tensor
 from mhc_bench.ops.native.call import run
 
 Tensors = tuple[Tensor, ...]
-LIBRARY = torch.library.Library("mhc_bench", "DEF")
+LIBRARY = torch.library.Library("mhc_bench", "DEF")  # type: ignore[no-untyped-call]
+OPERATORS = torch.ops.mhc_bench
 READ = ("hidden", "pre", "post", "res", "normalised", "inverse")
 WRITE = ("source", "update", "write_post", "write_res")
 GRADIENTS = ("grad_stream", "grad_hidden", "grad_pre", "grad_post", "grad_res")
 
 
-def _define(
-    name: str, signature: str, results: Callable[..., Any], compute: Callable[..., None]
-) -> None:
+def _define(name: str, signature: str, results: Callable[..., Any], compute: Callable[..., None]) -> None:
     """An operator whose `results(*arguments)` are made empty, and on a CPU filled by `compute`."""
 
     def kernel(*arguments: Any) -> Any:
@@ -33,8 +32,8 @@ def _define(
         compute(made, *arguments)
         return made
 
-    LIBRARY.define(name + signature, tags=(torch.Tag.pt2_compliant_tag,))
-    LIBRARY.impl(name, kernel, "CPU")
+    LIBRARY.define(name + signature, tags=(torch.Tag.pt2_compliant_tag,))  # type: ignore[no-untyped-call]
+    LIBRARY.impl(name, kernel, "CPU")  # type: ignore[no-untyped-call]
     torch.library.register_fake(f"mhc_bench::{name}", results, lib=LIBRARY)
 
 
@@ -49,7 +48,7 @@ def _named(names: Sequence[str], tensors: Sequence[Tensor | None]) -> dict[str, 
 
 
 def _read_results(kind: str, stream: Tensor, *_: object) -> Tensors:
-    """`READ`: hidden [..., C], pre and post [..., n], res [..., n, n], normalised [..., r, K], inverse [..., r]."""
+    """`READ`: [..., C], [..., n], [..., n], [..., n, n], normalised [..., r, K] and inverse [..., r]."""
     lead, (n, width) = stream.shape[:-2], stream.shape[-2:]
     rows, entries = (n, 2 + n) if kind == "hc" else (1, 2 * n + n * n)
     shapes = (width,), (n,), (n,), (n, n), (rows, entries), (rows,)
@@ -60,8 +59,8 @@ def _read(
     made: Tensors, kind: str, stream: Tensor, parameters: list[Tensor], iterations: int, epsilon: float
 ) -> None:
     given = [each.contiguous() for each in parameters]
-    outputs = dict(zip(READ, made, strict=True))
-    run(f"{kind}_read", stream.contiguous(), given, iterations=iterations, epsilon=epsilon, **outputs)
+    outputs = _named(READ, made)
+    run(f"{kind}_read", stream.contiguous(), outputs, given, iterations=iterations, epsilon=epsilon)
 
 
 def _write_read_results(kind: str, write: list[Tensor], *_: object) -> Tensors:
@@ -74,13 +73,13 @@ def _write_read(
 ) -> None:
     given = [each.contiguous() for each in parameters]
     operands = _named(WRITE, write) | dict(zip(READ, made[1:], strict=True))
-    run(f"{kind}_read", made[0], given, iterations=iterations, epsilon=epsilon, **operands)
+    run(f"{kind}_read", made[0], operands, given, iterations=iterations, epsilon=epsilon)
 
 
 def _read_backward_results(
     kind: str, write: list[Tensor], stream: Tensor, parameters: list[Tensor], *_: object
 ) -> Tensors:
-    """Gradients of the stream, or of `WRITE` where the read was of a stream just written; of the parameters."""
+    """Gradients of the stream, or of `WRITE` if that made the stream; and of the parameters."""
     return _like(*(write or [stream]), *parameters)
 
 
@@ -102,7 +101,7 @@ def _read_backward(
     else:
         operands["to_stream"] = made[0]
     wanted = made[len(write) or 1 :]
-    run(f"{kind}_read_backward", stream.contiguous(), given, wanted, iterations=iterations, **operands)
+    run(f"{kind}_read_backward", stream.contiguous(), operands, given, wanted, iterations=iterations)
 
 
 def _write_results(stream: Tensor, *_: Tensor) -> Tensor:
@@ -110,7 +109,7 @@ def _write_results(stream: Tensor, *_: Tensor) -> Tensor:
 
 
 def _write(made: Tensor, *write: Tensor) -> None:
-    run("write_streams", made, **_named(WRITE, write))
+    run("write_streams", made, _named(WRITE, write))
 
 
 def _write_backward_results(grad: Tensor, *write: Tensor) -> Tensors:
@@ -121,7 +120,7 @@ def _write_backward_results(grad: Tensor, *write: Tensor) -> Tensors:
 def _write_backward(made: Tensors, grad: Tensor, *write: Tensor) -> None:
     operands = _named(("grad_stream", *WRITE), (grad, *write))
     operands |= dict(zip((f"to_{name}" for name in WRITE), made, strict=True))
-    run("write_streams_backward", made[0], **operands)
+    run("write_streams_backward", made[0], operands)
 
 
 _FOUR = "Tensor source, Tensor update, Tensor post, Tensor res"

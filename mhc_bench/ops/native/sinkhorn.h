@@ -70,8 +70,10 @@ struct Sinkhorn {
                 holders += largest[i][j] ? splat(1) : V{};
             }
             lost /= holders;
-            for (int i = 0; i < n; ++i)
-                grad[i][j] = (raised[i][j] ? V{} : grad[i][j]) + (largest[i][j] ? lost : V{});
+            for (int i = 0; i < n; ++i) {
+                const V share = largest[i][j] ? splat(1) : V{};  // times NaN it stays NaN, even where it is 0
+                grad[i][j] = (raised[i][j] ? V{} : grad[i][j]) + share * lost;
+            }
         }
     }
 };
