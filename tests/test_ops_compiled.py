@@ -191,15 +191,15 @@ def test_read_keeps_its_projections_and_write_its_operands(kind: str, rows: int,
     assert saved_bytes(lambda: operations.write_read(*write, made), inputs) == of_both
 
 
-def model(variant: str) -> nn.Module:
+def model(variant: str, operations: str = "compiled") -> nn.Module:
     from transformers import LlamaConfig, LlamaForCausalLM
 
     torch.manual_seed(0)
     config = LlamaConfig(
-        vocab_size=16, hidden_size=8, intermediate_size=16, num_hidden_layers=3, num_attention_heads=2
+        vocab_size=16, hidden_size=8, intermediate_size=16, num_hidden_layers=2, num_attention_heads=2
     )
     made = graft(LlamaForCausalLM(config), variant).train()
-    use_operations(made, "compiled")
+    use_operations(made, operations)
     return made
 
 
@@ -219,16 +219,18 @@ def test_recomputation_changes_no_bit(kind: str) -> None:
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", r"ignore:The \.grad attribute:UserWarning")
-@KINDS
-def test_layers_compile_as_one_graph_each(kind: str) -> None:
+@pytest.mark.parametrize("name", [pytest.param("eager", marks=pytest.mark.slow), "compiled"])
+def test_layers_compile_as_one_graph_each(name: str) -> None:
     """Traced and differentiated by torch's compiler; its code generator, which takes long, is left out."""
-    eager, traced = model(kind), model(kind)
+    eager, traced = model("mhc", name), model("mhc", name)
     torch._dynamo.reset()
     torch._dynamo.utils.counters.clear()
     for layer in traced.model.layers:  # type: ignore[union-attr,attr-defined]
         layer.compile(backend="aot_eager", fullgraph=True)
     found = gradients(traced)
-    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == 3
+    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == 2
+    # 20 rounds of Sinkhorn, or a whole read, are one operator each
+    assert torch._dynamo.utils.counters["stats"]["calls_captured"] < 250
     torch._dynamo.reset()
     for mine, other in zip(found, gradients(eager), strict=True):
         torch.testing.assert_close(mine, other)

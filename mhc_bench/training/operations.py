@@ -12,7 +12,7 @@ from transformers import PreTrainedModel
 from mhc_bench.config.schema import RunConfig
 from mhc_bench.errors import RunError
 from mhc_bench.files import write_json
-from mhc_bench.model import Choice, Workload, chosen, residual_connections
+from mhc_bench.model import Choice, Workload, chosen, residual_connections, use_operations
 
 OPERATIONS_FILE = "operations.json"
 
@@ -32,6 +32,7 @@ def settle(config: RunConfig, model: PreTrainedModel, run_dir: Path, quiet: bool
     A run that has to go on with an implementation that a machine lacks ends there with one line.
 
     Raises:
+        UsageError: this machine lacks the implementation that the run was started with.
         RunError: the note of the choice is damaged.
     """
     path = run_dir / OPERATIONS_FILE
@@ -40,9 +41,10 @@ def settle(config: RunConfig, model: PreTrainedModel, run_dir: Path, quiet: bool
         write_json(path, dataclasses.asdict(choice))
         if not quiet:
             print(f"operations: {choice.operations} ({choice.reason})", file=sys.stderr)
-    if config.hardware.operations != "auto":
-        return config
-    return with_operations(config, read_choice(path).operations)
+    if config.hardware.operations == "auto":
+        config = with_operations(config, read_choice(path).operations)
+        use_operations(model, config.hardware.operations)
+    return config
 
 
 def with_operations(config: RunConfig, name: str) -> RunConfig:

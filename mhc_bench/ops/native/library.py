@@ -17,7 +17,7 @@ from torch import Tensor
 from mhc_bench.ops.native.call import run
 
 Tensors = tuple[Tensor, ...]
-LIBRARY = torch.library.Library("mhc_bench", "DEF")  # type: ignore[no-untyped-call]
+LIBRARY = torch.library.Library("mhc_bench", "FRAGMENT")  # type: ignore[no-untyped-call]
 OPERATORS = torch.ops.mhc_bench
 READ = ("hidden", "pre", "post", "res", "normalised", "inverse")
 WRITE = ("source", "update", "write_post", "write_res")
