@@ -11,6 +11,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 
+def default_cache() -> Path:
+    """Where what can be made again is kept: `MHC_BENCH_CACHE`, or `~/.cache/mhc-bench`."""
+    chosen = os.environ.get("MHC_BENCH_CACHE")
+    return Path(chosen) if chosen else Path.home() / ".cache" / "mhc-bench"
+
+
 @contextlib.contextmanager
 def atomic_path(path: Path) -> Iterator[Path]:
     """A temporary name beside `path` to write to; it becomes `path` when the block ends without an error."""

@@ -16,6 +16,7 @@ from mhc_bench.errors import UsageError
 from mhc_bench.training import fit
 from mhc_bench.training.history import History
 from mhc_bench.training.loggers import logger_class, make_logger
+from mhc_bench.training.operations import OPERATIONS_FILE
 from mhc_bench.training.progress import PROGRESS_FILE, RunProgress
 from mhc_bench.training.tables import Table
 
@@ -131,3 +132,25 @@ def test_history_goes_through_a_checkpoint_unchanged() -> None:
     )
     assert second.probes == {"gain": [(2, 1.0)]} and len(second) == 2
     assert second.elapsed() >= first.state()["elapsed"] - 1.0
+
+
+def test_the_operations_are_settled_at_the_start_and_kept(
+    corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = tiny_run(corpus, "mhc", steps=2)
+    assert fit(run, tmp_path / "short").operations == "eager"
+    note = json.loads((tmp_path / "short" / OPERATIONS_FILE).read_text())
+    assert note["operations"] == "eager"
+    assert "too short to compile for" in note["reason"]
+    assert f"operations: eager ({note['reason']})" in capsys.readouterr().err
+    # what a run was started with stands, whatever would be chosen now
+    (tmp_path / "moved").mkdir()
+    (tmp_path / "moved" / OPERATIONS_FILE).write_text('{"operations": "compiled", "reason": "long enough"}')
+    assert fit(run, tmp_path / "moved").operations == "compiled"
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    (tmp_path / "moved" / "training.json").unlink()
+    with pytest.raises(UsageError, match="no C\\+\\+ compiler here"):
+        fit(run, tmp_path / "moved")
+    with pytest.raises(UsageError, match="no C\\+\\+ compiler here"):
+        fit(tiny_run(corpus, "mhc", steps=2, hardware__operations="compiled"), tmp_path / "asked")
+    assert not (tmp_path / "asked").exists()

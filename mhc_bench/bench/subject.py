@@ -14,7 +14,8 @@ from mhc_bench.config import RunConfig
 from mhc_bench.data import TokenSource, open_source
 from mhc_bench.errors import UsageError
 from mhc_bench.training.fitting import lightning_quiet
-from mhc_bench.training.module import ResidualTraining, prepared_model
+from mhc_bench.training.module import ResidualTraining, build_model, prepared_model
+from mhc_bench.training.operations import choice_for, with_operations
 from mhc_bench.training.sharding import is_sharded
 
 
@@ -27,6 +28,7 @@ class StepSubject:
     """
 
     def __init__(self, config: RunConfig, source: TokenSource, batches: int) -> None:
+        config = with_operations(config, choice_for(config, build_model(config, source)).operations)
         self.config = config
         self.name = config.variant_name
         self.device = bench_device(config)

@@ -5,8 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mhc_bench.data.source import TokenSource, default_cache
+from mhc_bench.data.source import TokenSource
 from mhc_bench.errors import choose
+from mhc_bench.files import default_cache
 
 if TYPE_CHECKING:
     from mhc_bench.config.schema import DataConfig

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
@@ -35,9 +33,3 @@ class TokenSource(Protocol):
     def validation_bytes_per_token(self, length: int) -> float:
         """UTF-8 bytes of the decoded targets per target token of `validation_rows(length)`."""
         ...
-
-
-def default_cache() -> Path:
-    """Where tokenised sources are kept: `MHC_BENCH_CACHE`, or `~/.cache/mhc-bench`."""
-    chosen = os.environ.get("MHC_BENCH_CACHE")
-    return Path(chosen) if chosen else Path.home() / ".cache" / "mhc-bench"

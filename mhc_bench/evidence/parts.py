@@ -97,6 +97,8 @@ class Numerics(Part):
     """What decides whether a run can be repeated to the bit, as torch had it while training."""
 
     precision: str
+    operations: str = "eager"
+    """Which implementation computed the residual connections."""
     matmul_precision: str
     """torch's setting for products of fp32 matrices: `highest`, `high` or `medium`."""
     deterministic: bool

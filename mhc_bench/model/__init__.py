@@ -10,13 +10,17 @@ from mhc_bench.model.graft import graft
 from mhc_bench.model.grouping import parameter_groups
 from mhc_bench.model.initialisation import materialise
 from mhc_bench.model.layers import residual_connections
-from mhc_bench.model.operating import use_operations
+from mhc_bench.model.operating import Choice, Workload, chosen, cpp_compiler, use_operations
 from mhc_bench.model.routing import routers
 from mhc_bench.model.saving import load_model, load_run, save_model
 
 __all__ = [
+    "Choice",
+    "Workload",
     "build_backbone",
+    "chosen",
     "count_parameters",
+    "cpp_compiler",
     "decoder_layers",
     "flops_per_token",
     "graft",

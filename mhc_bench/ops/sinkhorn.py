@@ -14,6 +14,7 @@ logit of -inf counts as a very low one; NaN and +inf come out as NaN, in the res
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
@@ -41,6 +42,16 @@ class SinkhornTrace(NamedTuple):
 
 def sinkhorn_forward(logits: Tensor, iterations: int) -> SinkhornTrace:
     """exp(logits) [n, n, N], columns and then rows divided by their sums, `iterations` times."""
+    return SinkhornTrace(*torch.ops.mhc_bench.sinkhorn(logits, iterations))
+
+
+def sinkhorn_backward(grad: Tensor, trace: SinkhornTrace) -> Tensor:
+    """The gradient of the logits [n, n, N] from that of the matrix."""
+    result: Tensor = torch.ops.mhc_bench.sinkhorn_backward(grad, *trace)
+    return result
+
+
+def _forward(logits: Tensor, iterations: int) -> SinkhornTrace:
     n, _, tokens = logits.shape
     shifted = logits - logits.amax(0, keepdim=True)
     raised, largest = shifted < FLOOR, shifted == 0
@@ -54,11 +65,9 @@ def sinkhorn_forward(logits: Tensor, iterations: int) -> SinkhornTrace:
     return SinkhornTrace(matrix, columns, rows, raised, largest)
 
 
-def sinkhorn_backward(grad: Tensor, trace: SinkhornTrace) -> Tensor:
-    """The gradient of the logits [n, n, N] from that of the matrix.
-
-    In terms of g = dL/dlog(y), a step y = x / sum(x) has the backward g_x = g - y sum(g): no division.
-    """
+def _backward(grad: Tensor, *saved: Tensor) -> Tensor:
+    """In terms of g = dL/dlog(y), a step y = x / sum(x) has the backward g_x = g - y sum(g): no division."""
+    trace = SinkhornTrace(*saved)
     matrix = trace.matrix.clone()
     grad = torch.mul(grad, matrix, out=torch.empty_like(matrix))  # contiguous, whatever layout it came in
     for column, row in zip(reversed(trace.columns.unbind()), reversed(trace.rows.unbind()), strict=True):
@@ -68,6 +77,32 @@ def sinkhorn_backward(grad: Tensor, trace: SinkhornTrace) -> Tensor:
         matrix.mul_(column)
     lost = (grad * trace.raised).sum(0, keepdim=True) / trace.largest.sum(0, keepdim=True)
     return grad.masked_fill_(trace.raised, 0.0).addcmul_(trace.largest.to(grad.dtype), lost)
+
+
+def _forward_results(logits: Tensor, iterations: int) -> tuple[Tensor, ...]:
+    """A `SinkhornTrace` of empty tensors."""
+    n, _, tokens = logits.shape
+    matrix, mask = logits.new_empty(n, n, tokens), logits.new_empty(n, n, tokens, dtype=torch.bool)
+    columns, rows = logits.new_empty(iterations, 1, n, tokens), logits.new_empty(iterations, n, 1, tokens)
+    return matrix, columns, rows, mask, torch.empty_like(mask)
+
+
+def _backward_result(grad: Tensor, *saved: Tensor) -> Tensor:
+    return torch.empty_like(saved[0])
+
+
+def _define(schema: str, kernel: Callable[..., Any], fake: Callable[..., Any]) -> None:
+    """An operator for every device: torch.compile takes all rounds as one call instead of unrolling them."""
+    name, tags = schema.partition("(")[0], (torch.Tag.pt2_compliant_tag,)
+    _LIBRARY.define(schema, tags=tags)  # type: ignore[no-untyped-call]
+    _LIBRARY.impl(name, kernel, "CompositeExplicitAutograd")  # type: ignore[no-untyped-call]
+    torch.library.register_fake(f"mhc_bench::{name}", fake, lib=_LIBRARY)
+
+
+_TRACE = "Tensor matrix, Tensor columns, Tensor rows, Tensor raised, Tensor largest"
+_LIBRARY = torch.library.Library("mhc_bench", "FRAGMENT")  # type: ignore[no-untyped-call]
+_define(f"sinkhorn(Tensor logits, int iterations) -> ({_TRACE})", _forward, _forward_results)
+_define(f"sinkhorn_backward(Tensor grad, {_TRACE}) -> Tensor", _backward, _backward_result)
 
 
 class _Sinkhorn(torch.autograd.Function):

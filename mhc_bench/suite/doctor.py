@@ -48,7 +48,9 @@ def show(as_json: bool) -> int:
 
 def examine() -> list[Finding]:
     """All findings, in the order in which they matter."""
-    checks: list[Callable[[], list[Finding]]] = [_python, _packages, _machine, _accelerator, _disk, _tasks]
+    checks: list[Callable[[], list[Finding]]] = [
+        *(_python, _packages, _machine, _compiler, _accelerator, _disk, _tasks)
+    ]
     return [finding for check in checks for finding in check()]
 
 
@@ -86,6 +88,14 @@ def _machine() -> list[Finding]:
     return [
         Finding("machine", "ok", f"{here['processor']}, {here['cores']} cores, {memory}, {here['system']}")
     ]
+
+
+def _compiler() -> list[Finding]:
+    from mhc_bench.model import cpp_compiler
+
+    if (command := cpp_compiler()) is None:
+        return [Finding("C++ compiler", "note", "none: hardware.operations=compiled does not run here")]
+    return [Finding("C++ compiler", "ok", f"{' '.join(command)}, for hardware.operations=compiled")]
 
 
 def _accelerator() -> list[Finding]:

@@ -26,7 +26,7 @@ from mhc_bench.data import open_source
 from mhc_bench.data.module import BatchPlan, TokenData
 from mhc_bench.data.source import TokenSource
 from mhc_bench.errors import RunError, StoppedError
-from mhc_bench.model import count_parameters, flops_per_token, save_model, weight_digest
+from mhc_bench.model import count_parameters, flops_per_token, save_model, use_operations, weight_digest
 from mhc_bench.stopping import StopNotice
 from mhc_bench.training.balancing import ExpertBalancing
 from mhc_bench.training.checkpoints import (
@@ -44,6 +44,7 @@ from mhc_bench.training.launch import launch_ranks
 from mhc_bench.training.loggers import logger_arguments, make_logger
 from mhc_bench.training.module import ResidualTraining, build_model
 from mhc_bench.training.numerics import numerics
+from mhc_bench.training.operations import settle
 from mhc_bench.training.preemption import Preemption
 from mhc_bench.training.probing import Probes
 from mhc_bench.training.progress import PROGRESS_FILE
@@ -93,7 +94,7 @@ def fit(config: RunConfig, run_dir: Path, *, quiet: bool = False) -> TrainingSum
     if (done := read_summary(run_dir)) is not None:
         return done
     source = open_source(config.data)
-    prepare(config, source, run_dir)
+    config = prepare(config, source, run_dir, quiet)
     if world_size(config) > 1 and not launched():
         launch_ranks(config, run_dir, quiet)
     else:
@@ -104,13 +105,19 @@ def fit(config: RunConfig, run_dir: Path, *, quiet: bool = False) -> TrainingSum
     return done
 
 
-def prepare(config: RunConfig, source: TokenSource, run_dir: Path) -> None:
-    """Everything that can be refused is, then the folder gets its `config.yaml`, with the hardware of now."""
-    build_model(config, source)
+def prepare(config: RunConfig, source: TokenSource, run_dir: Path, quiet: bool) -> RunConfig:
+    """Everything that can be refused is, then the folder gets its `config.yaml`, with the hardware of now.
+
+    Returns:
+        `config` with its operations settled.
+    """
+    model = build_model(config, source)
+    use_operations(model, config.hardware.operations)
     for logger in config.logging.loggers:
         logger_arguments(logger, run_dir)
     source.train_row(config.seed, 0, config.training.sequence_length + 1)
     save_run_config(config, run_dir)
+    return settle(config, model, run_dir, quiet)
 
 
 def train_rank(config: RunConfig, source: TokenSource, run_dir: Path, quiet: bool) -> None:

@@ -10,9 +10,13 @@ from mhc_bench.config.schema import RunConfig
 
 
 def numerics(config: RunConfig) -> dict[str, Any]:
-    """Precision and determinism as this process trains: the fields of a record's `numerics`."""
+    """Precision and determinism as this process trains: the fields of a record's `numerics`.
+
+    `config` is that of a run whose operations are settled.
+    """
     return {
         "precision": config.training.precision,
+        "operations": config.hardware.operations,
         "matmul_precision": torch.get_float32_matmul_precision(),
         "deterministic": torch.are_deterministic_algorithms_enabled(),
         "cudnn_benchmark": torch.backends.cudnn.benchmark,

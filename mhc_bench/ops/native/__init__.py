@@ -1,0 +1,1 @@
+"""The operations in C++, compiled on the machine that runs them."""
