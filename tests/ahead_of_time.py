@@ -50,11 +50,12 @@ class Recorder:
         names = self.kernel.arg_names
         signature = {name: described(value) for name, value in zip(names, args, strict=False)}
         signature |= dict.fromkeys(constants, "constexpr")
-        variable = {names[position] for position in self.kernel.do_not_specialize_indices}
+        variable = {names[each.num] for each in self.kernel.params if each.do_not_specialize}
         aligned = {
             (position,): [["tt.divisibility", 16]]
             for position, (name, value) in enumerate(zip(names, args, strict=False))
-            if isinstance(value, Tensor) or (isinstance(value, int) and value % 16 == 0 and name not in variable)
+            if isinstance(value, Tensor)
+            or (isinstance(value, int) and value % 16 == 0 and name not in variable)
         }
         source = ASTSource(fn=self.kernel, signature=signature, constexprs=constants, attrs=aligned)
         compiled = triton.compile(source, target=HOPPER, options={"num_warps": num_warps})

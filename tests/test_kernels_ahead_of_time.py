@@ -35,7 +35,15 @@ def launch_all(n: int, width: int, dtype: torch.dtype, tokens: int, hc: bool) ->
         run["aggregate_backward"](stream, pre, update)
 
 
-NAMES = ("coefficients", "aggregate", "write", "write_backward", "read_backward", "project", "aggregate_backward")
+NAMES = (
+    "coefficients",
+    "aggregate",
+    "write",
+    "write_backward",
+    "read_backward",
+    "project",
+    "aggregate_backward",
+)
 
 
 def compiled(n: int, width: int, dtype: torch.dtype, tokens: int, hc: bool = False) -> dict[str, Resources]:

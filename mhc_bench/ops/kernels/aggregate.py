@@ -5,16 +5,16 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from mhc_bench.ops.kernels.tiles import Block, channel_sum, load_tile
+from mhc_bench.ops.kernels.tiles import channel_sum, load_tile
 
 
 @triton.jit(do_not_specialize=["tokens"])
 def aggregate_kernel(
-    stream: Block,
-    pre: Block,
-    hidden: Block,
-    tokens: Block,
-    width: Block,
+    stream: tl.tensor,
+    pre: tl.tensor,
+    hidden: tl.tensor,
+    tokens: tl.tensor,
+    width: tl.tensor,
     n: tl.constexpr,
     BT: tl.constexpr,
     BC: tl.constexpr,
@@ -34,13 +34,13 @@ def aggregate_kernel(
 
 @triton.jit(do_not_specialize=["tokens"])
 def aggregate_backward_kernel(
-    stream: Block,
-    pre: Block,
-    grad_hidden: Block,
-    grad_stream: Block,
-    grad_pre: Block,
-    tokens: Block,
-    width: Block,
+    stream: tl.tensor,
+    pre: tl.tensor,
+    grad_hidden: tl.tensor,
+    grad_stream: tl.tensor,
+    grad_pre: tl.tensor,
+    tokens: tl.tensor,
+    width: tl.tensor,
     n: tl.constexpr,
     BT: tl.constexpr,
     BC: tl.constexpr,

@@ -7,7 +7,6 @@ import triton.language as tl
 
 from mhc_bench.ops.kernels.maps import activate_backward, load_static, store_coefficients
 from mhc_bench.ops.kernels.tiles import (
-    Block,
     channel_sum,
     in_column,
     load_maps,
@@ -19,19 +18,19 @@ from mhc_bench.ops.kernels.tiles import (
 
 @triton.jit
 def add_stream(
-    raw: Block,
-    squares: Block,
-    x: Block,
-    j: tl.constexpr,
-    c: Block,
-    weight: Block,
-    width: Block,
+    raw: tl.tensor,
+    squares: tl.tensor,
+    x: tl.tensor,
+    j: tl.tensor,
+    c: tl.tensor,
+    weight: tl.tensor,
+    width: tl.tensor,
     n: tl.constexpr,
     QP: tl.constexpr,
     NP: tl.constexpr,
     HC: tl.constexpr,
     PRECISION: tl.constexpr,
-) -> Block:
+) -> tl.tensor:
     """The projection [BT, KP] and sums of squares [BT, NP] with channels `c` of stream j added: x [BT, BC].
 
     `weight` is mHC's [n * (2 + n), n * C], or HC's [2 + n, C] that each column of the table applies to its
@@ -52,19 +51,19 @@ def add_stream(
 
 @triton.jit(do_not_specialize=["tokens"])
 def coefficients_kernel(
-    stream: Block,
-    weight: Block,
-    static: Block,
-    gates: Block,
-    normalised: Block,
-    inverse: Block,
-    pre: Block,
-    post: Block,
-    res: Block,
-    tokens: Block,
-    width: Block,
-    epsilon: Block,
-    iterations: Block,
+    stream: tl.tensor,
+    weight: tl.tensor,
+    static: tl.tensor,
+    gates: tl.tensor,
+    normalised: tl.tensor,
+    inverse: tl.tensor,
+    pre: tl.tensor,
+    post: tl.tensor,
+    res: tl.tensor,
+    tokens: tl.tensor,
+    width: tl.tensor,
+    epsilon: tl.tensor,
+    iterations: tl.tensor,
     n: tl.constexpr,
     QP: tl.constexpr,
     NP: tl.constexpr,
@@ -77,12 +76,11 @@ def coefficients_kernel(
     t = tl.program_id(0).to(tl.int64) * BT + tl.arange(0, BT)
     live = t < tokens
     raw, squares = tl.zeros([BT, QP * NP], tl.float32), tl.zeros([BT, NP], tl.float32)
-    for first in range(0, width, BC):
-        c = first + tl.arange(0, BC)
-        here = live[:, None] & (c < width)[None, :]
-        for j in tl.static_range(n):
-            x = load_tile(stream, t * n + j, c, here, width)
-            raw, squares = add_stream(raw, squares, x, j, c, weight, width, n, QP, NP, HC, PRECISION)
+    blocks = tl.cdiv(width, BC)
+    for block in range(n * blocks):
+        j, c = block // blocks, (block % blocks) * BC + tl.arange(0, BC)
+        x = load_tile(stream, t * n + j, c, live[:, None] & (c < width)[None, :], width)
+        raw, squares = add_stream(raw, squares, x, j, c, weight, width, n, QP, NP, HC, PRECISION)
     store_coefficients(
         raw,
         squares,
@@ -108,21 +106,21 @@ def coefficients_kernel(
 
 @triton.jit(do_not_specialize=["tokens"])
 def coefficients_backward_kernel(
-    stream: Block,
-    grad_hidden: Block,
-    grad_pre: Block,
-    grad_post: Block,
-    grad_res: Block,
-    static: Block,
-    gates: Block,
-    normalised: Block,
-    inverse: Block,
-    raw: Block,
-    radial: Block,
-    partial: Block,
-    tokens: Block,
-    width: Block,
-    iterations: Block,
+    stream: tl.tensor,
+    grad_hidden: tl.tensor,
+    grad_pre: tl.tensor,
+    grad_post: tl.tensor,
+    grad_res: tl.tensor,
+    static: tl.tensor,
+    gates: tl.tensor,
+    normalised: tl.tensor,
+    inverse: tl.tensor,
+    raw: tl.tensor,
+    radial: tl.tensor,
+    partial: tl.tensor,
+    tokens: tl.tensor,
+    width: tl.tensor,
+    iterations: tl.tensor,
     n: tl.constexpr,
     QP: tl.constexpr,
     NP: tl.constexpr,

@@ -16,7 +16,7 @@ from torch import Tensor
 from mhc_bench.errors import UsageError
 from mhc_bench.ops.kernels import blocks
 from mhc_bench.ops.kernels.aggregate import aggregate_backward_kernel, aggregate_kernel
-from mhc_bench.ops.kernels.blocks import PRECISION, WARPS, sizes_of, table_shape
+from mhc_bench.ops.kernels.blocks import PRECISION, sizes_of, table_shape
 from mhc_bench.ops.kernels.coefficients import coefficients_backward_kernel, coefficients_kernel
 from mhc_bench.ops.kernels.projection import projection_kernel
 from mhc_bench.ops.kernels.stream_gradient import stream_gradient_kernel
@@ -86,7 +86,7 @@ def coefficients(
             BT=block.tokens,
             BC=block.channels,
             PRECISION=PRECISION,
-            num_warps=WARPS,
+            num_warps=blocks.warps(sizes.n),
         )
     return *maps, *kept
 
@@ -102,7 +102,7 @@ def coefficients_backward(
     iterations: int,
     hc: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """The projection's gradient as `stream_gradient` takes it (raw and radial), and those of static and gates."""
+    """The projection's gradient as `stream_gradient` takes it, and those of static and gates."""
     sizes = sizes_of(stream)
     n = sizes.n
     raw, radial = torch.empty_like(normalised), torch.empty_like(inverse)
@@ -132,7 +132,7 @@ def coefficients_backward(
             BT=block.tokens,
             BC=block.channels,
             LANES=block.channels // blocks.ELEMENTS,
-            num_warps=WARPS,
+            num_warps=blocks.warps(sizes.n),
         )
     of_static, of_gates = partial.sum(0)
     of_rows = of_gates.sum(1)
@@ -180,7 +180,7 @@ def stream_gradient(
             BT=block.tokens,
             BC=block.channels,
             PRECISION=PRECISION,
-            num_warps=WARPS,
+            num_warps=blocks.warps(sizes.n),
         )
     return grad_stream, partial.sum((0, 1))
 
@@ -207,7 +207,7 @@ def project(stream: Tensor, weight: Tensor, epsilon: float) -> tuple[Tensor, Ten
             BT=block.tokens,
             BC=block.channels,
             PRECISION=PRECISION,
-            num_warps=WARPS,
+            num_warps=blocks.warps(sizes.n),
         )
     return normalised, inverse
 
@@ -229,7 +229,7 @@ def aggregate(stream: Tensor, pre: Tensor) -> Tensor:
             n=sizes.n,
             BT=block.tokens,
             BC=block.channels,
-            num_warps=WARPS,
+            num_warps=blocks.warps(sizes.n),
         )
     return hidden
 
@@ -253,7 +253,7 @@ def aggregate_backward(stream: Tensor, pre: Tensor, grad_hidden: Tensor) -> tupl
             BT=block.tokens,
             BC=block.channels,
             LANES=block.channels // blocks.ELEMENTS,
-            num_warps=WARPS,
+            num_warps=blocks.warps(sizes.n),
         )
     return grad_stream, grad_pre
 
@@ -276,7 +276,7 @@ def write(stream: Tensor, update: Tensor, post: Tensor, res: Tensor) -> Tensor:
             n=sizes.n,
             BT=block.tokens,
             BC=block.channels,
-            num_warps=WARPS,
+            num_warps=blocks.warps(sizes.n),
         )
     return written
 
@@ -300,7 +300,7 @@ def write_backward(
             BT=block.tokens,
             BC=block.channels,
             LANES=block.channels // blocks.ELEMENTS,
-            num_warps=WARPS,
+            num_warps=blocks.warps(sizes.n),
         )
     of_stream, of_update, of_post, of_res = grads
     return of_stream, of_update, of_post, of_res

@@ -6,11 +6,11 @@ import triton
 import triton.language as tl
 
 from mhc_bench.ops.kernels import sinkhorn
-from mhc_bench.ops.kernels.tiles import Block, store_maps, table_mask, table_offsets
+from mhc_bench.ops.kernels.tiles import store_maps, table_mask, table_offsets
 
 
 @triton.jit
-def tanh(x: Block) -> Block:
+def tanh(x: tl.tensor) -> tl.tensor:
     """(1 - e^-2|x|) / (1 + e^-2|x|) with the sign of x."""
     e = tl.exp(-2.0 * tl.abs(x))
     size = (1.0 - e) / (1.0 + e)
@@ -19,12 +19,12 @@ def tanh(x: Block) -> Block:
 
 @triton.jit
 def inverse_rms(
-    squares: Block,
-    width: Block,
-    epsilon: Block,
+    squares: tl.tensor,
+    width: tl.tensor,
+    epsilon: tl.tensor,
     n: tl.constexpr,
     HC: tl.constexpr,
-) -> Block:
+) -> tl.tensor:
     """[BT, NP] from the streams' sums of squares: HC's of each stream, mHC's one of all in every column."""
     if HC:
         return 1.0 / tl.sqrt(squares / width + epsilon)
@@ -34,13 +34,13 @@ def inverse_rms(
 
 @triton.jit
 def load_static(
-    static: Block,
-    gates: Block,
+    static: tl.tensor,
+    gates: tl.tensor,
     n: tl.constexpr,
     QP: tl.constexpr,
     NP: tl.constexpr,
     HC: tl.constexpr,
-) -> Block:
+) -> tl.tensor:
     """Biases and gates as tables [1, QP, NP]. mHC has a gate for pre, post and res; HC's res has pre's."""
     q, j = tl.arange(0, QP)[None, :, None], tl.arange(0, NP)[None, None, :]
     live = (q < 2 + n) & (j < n)
@@ -53,15 +53,15 @@ def load_static(
 
 @triton.jit
 def activate(
-    normalised: Block,
-    bias: Block,
-    gate: Block,
-    iterations: Block,
+    normalised: tl.tensor,
+    bias: tl.tensor,
+    gate: tl.tensor,
+    iterations: tl.tensor,
     n: tl.constexpr,
     QP: tl.constexpr,
     NP: tl.constexpr,
     HC: tl.constexpr,
-) -> Block:
+) -> tl.tensor:
     """The maps."""
     if HC:
         return tanh(normalised) * gate + bias
@@ -75,16 +75,16 @@ def activate(
 
 @triton.jit
 def activate_backward(
-    normalised: Block,
-    grad: Block,
-    bias: Block,
-    gate: Block,
-    iterations: Block,
+    normalised: tl.tensor,
+    grad: tl.tensor,
+    bias: tl.tensor,
+    gate: tl.tensor,
+    iterations: tl.tensor,
     n: tl.constexpr,
     QP: tl.constexpr,
     NP: tl.constexpr,
     HC: tl.constexpr,
-) -> Block:
+) -> tl.tensor:
     """Gradients, from that of the maps: of the normalised projection, of the bias, and of the gate of each
     entry."""
     if HC:
@@ -101,20 +101,20 @@ def activate_backward(
 
 @triton.jit
 def store_coefficients(
-    raw: Block,
-    squares: Block,
-    t: Block,
-    live: Block,
-    static: Block,
-    gates: Block,
-    normalised: Block,
-    inverse: Block,
-    pre: Block,
-    post: Block,
-    res: Block,
-    width: Block,
-    epsilon: Block,
-    iterations: Block,
+    raw: tl.tensor,
+    squares: tl.tensor,
+    t: tl.tensor,
+    live: tl.tensor,
+    static: tl.tensor,
+    gates: tl.tensor,
+    normalised: tl.tensor,
+    inverse: tl.tensor,
+    pre: tl.tensor,
+    post: tl.tensor,
+    res: tl.tensor,
+    width: tl.tensor,
+    epsilon: tl.tensor,
+    iterations: tl.tensor,
     n: tl.constexpr,
     QP: tl.constexpr,
     NP: tl.constexpr,

@@ -5,18 +5,18 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from mhc_bench.ops.kernels.tiles import Block, load_tile
+from mhc_bench.ops.kernels.tiles import load_tile
 
 
 @triton.jit(do_not_specialize=["tokens"])
 def projection_kernel(
-    rows: Block,
-    weight: Block,
-    normalised: Block,
-    inverse: Block,
-    tokens: Block,
-    length: Block,
-    epsilon: Block,
+    rows: tl.tensor,
+    weight: tl.tensor,
+    normalised: tl.tensor,
+    inverse: tl.tensor,
+    tokens: tl.tensor,
+    length: tl.tensor,
+    epsilon: tl.tensor,
     K: tl.constexpr,
     KP: tl.constexpr,
     BT: tl.constexpr,

@@ -11,7 +11,6 @@ import triton
 import triton.language as tl
 
 from mhc_bench.ops import sinkhorn as eager
-from mhc_bench.ops.kernels.tiles import Block
 
 FLOOR = tl.constexpr(eager.FLOOR)
 SEGMENT = tl.constexpr(4)
@@ -19,7 +18,7 @@ SEGMENT = tl.constexpr(4)
 
 
 @triton.jit
-def start(logits: Block, mixing: Block) -> Block:
+def start(logits: tl.tensor, mixing: tl.tensor) -> tl.tensor:
     """exp of the shifted and raised logits, which entries were raised, and which are their column's largest.
 
     `mixing` [1, QP, NP] says where the table holds H_res.
@@ -33,19 +32,19 @@ def start(logits: Block, mixing: Block) -> Block:
 
 
 @triton.jit
-def column_sums(matrix: Block, applies: Block) -> Block:
+def column_sums(matrix: tl.tensor, applies: tl.tensor) -> tl.tensor:
     """[BT, NP]; 1 where there is no column."""
     return tl.where(applies, tl.sum(matrix, 1), 1.0)
 
 
 @triton.jit
-def row_sums(matrix: Block, applies: Block) -> Block:
+def row_sums(matrix: tl.tensor, applies: tl.tensor) -> tl.tensor:
     """[BT, QP]; 1 where there is no row."""
     return tl.where(applies, tl.sum(matrix, 2), 1.0)
 
 
 @triton.jit
-def rounds(matrix: Block, count: Block, columns: Block, rows: Block) -> Block:
+def rounds(matrix: tl.tensor, count: tl.tensor, columns: tl.tensor, rows: tl.tensor) -> tl.tensor:
     """`count` rounds: columns and then rows divided by their sums."""
     for _ in range(count):
         matrix *= (1.0 / column_sums(matrix, columns))[:, None, :]
@@ -54,16 +53,23 @@ def rounds(matrix: Block, count: Block, columns: Block, rows: Block) -> Block:
 
 
 @triton.jit
-def forward(logits: Block, mixing: Block, columns: Block, rows: Block, iterations: Block) -> Block:
-    """[BT, QP, NP]: H_res in its rows, 0 elsewhere; `columns` [1, NP] and `rows` [1, QP] are where it lies."""
+def forward(
+    logits: tl.tensor, mixing: tl.tensor, columns: tl.tensor, rows: tl.tensor, iterations: tl.tensor
+) -> tl.tensor:
+    """[BT, QP, NP]: H_res in its rows, 0 elsewhere; `columns` [1, NP] and `rows` [1, QP] say where."""
     matrix, _, _ = start(logits, mixing)
     return rounds(matrix, iterations, columns, rows)
 
 
 @triton.jit
 def backward(
-    logits: Block, grad: Block, mixing: Block, columns: Block, rows: Block, iterations: Block
-) -> Block:
+    logits: tl.tensor,
+    grad: tl.tensor,
+    mixing: tl.tensor,
+    columns: tl.tensor,
+    rows: tl.tensor,
+    iterations: tl.tensor,
+) -> tl.tensor:
     """The gradient of the logits from that of H_res, 0 outside its rows.
 
     In terms of g = dL/dlog(y) a step y = x / sum(x) has the backward g_x = g - y sum(g), and y is rebuilt

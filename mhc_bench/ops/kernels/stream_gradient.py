@@ -5,23 +5,23 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from mhc_bench.ops.kernels.tiles import Block, load_tile
+from mhc_bench.ops.kernels.tiles import load_tile
 
 
 @triton.jit(do_not_specialize=["tokens", "share"])
 def stream_gradient_kernel(
-    stream: Block,
-    grad_through: Block,
-    grad_hidden: Block,
-    pre: Block,
-    raw: Block,
-    radial: Block,
-    weight: Block,
-    grad_stream: Block,
-    partial: Block,
-    tokens: Block,
-    width: Block,
-    share: Block,
+    stream: tl.tensor,
+    grad_through: tl.tensor,
+    grad_hidden: tl.tensor,
+    pre: tl.tensor,
+    raw: tl.tensor,
+    radial: tl.tensor,
+    weight: tl.tensor,
+    grad_stream: tl.tensor,
+    partial: tl.tensor,
+    tokens: tl.tensor,
+    width: tl.tensor,
+    share: tl.tensor,
     n: tl.constexpr,
     K: tl.constexpr,
     KP: tl.constexpr,

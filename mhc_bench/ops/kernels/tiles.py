@@ -6,44 +6,41 @@ KP = QP * NP, all powers of two.
 
 from __future__ import annotations
 
-from typing import Any
-
 import triton
 import triton.language as tl
 
-Block = Any
-"""A tensor of the kernel language, or a pointer or a number that a kernel is given."""
-
 
 @triton.jit
-def channel_sum(x: Block, BT: tl.constexpr, BC: tl.constexpr, LANES: tl.constexpr) -> Block:
+def channel_sum(x: tl.tensor, BT: tl.constexpr, BC: tl.constexpr, LANES: tl.constexpr) -> tl.tensor:
     """[BT, BC] to partial sums [BT, LANES] over neighbouring channels, which lie in one thread."""
     return tl.sum(tl.reshape(x, [BT, LANES, BC // LANES]), 2)
 
 
 @triton.jit
-def load_tile(pointer: Block, row: Block, c: Block, live: Block, width: Block) -> Block:
+def load_tile(
+    pointer: tl.tensor, row: tl.tensor, c: tl.tensor, live: tl.tensor, width: tl.tensor
+) -> tl.tensor:
     """[BT, BC] in fp32: channels `c` of the rows of a [rows, C] tensor; 0 where not `live`."""
     return tl.load(pointer + row[:, None] * width + c[None, :], mask=live, other=0.0).to(tl.float32)
 
 
 @triton.jit
-def in_column(values: Block, j: tl.constexpr, NP: tl.constexpr) -> Block:
+def in_column(values: tl.tensor, j: tl.tensor, NP: tl.constexpr) -> tl.tensor:
     """[BT] as column j of a [BT, NP] that is 0 elsewhere."""
     return tl.where(tl.arange(0, NP)[None, :] == j, values[:, None], 0.0)
 
 
 @triton.jit
 def load_maps(
-    pre: Block,
-    post: Block,
-    res: Block,
-    t: Block,
-    live: Block,
+    pre: tl.tensor,
+    post: tl.tensor,
+    res: tl.tensor,
+    t: tl.tensor,
+    live: tl.tensor,
     n: tl.constexpr,
     QP: tl.constexpr,
     NP: tl.constexpr,
-) -> Block:
+) -> tl.tensor:
     """[BT, QP, NP]: the table of three tensors pre [N, n], post [N, n] and res [N, n, n]."""
     q, j = tl.arange(0, QP)[None, :, None], tl.arange(0, NP)[None, None, :]
     t, live = t[:, None, None], live[:, None, None] & (j < n)
@@ -55,12 +52,12 @@ def load_maps(
 
 @triton.jit
 def store_maps(
-    pre: Block,
-    post: Block,
-    res: Block,
-    table: Block,
-    t: Block,
-    live: Block,
+    pre: tl.tensor,
+    post: tl.tensor,
+    res: tl.tensor,
+    table: tl.tensor,
+    t: tl.tensor,
+    live: tl.tensor,
     n: tl.constexpr,
     QP: tl.constexpr,
     NP: tl.constexpr,
@@ -74,14 +71,14 @@ def store_maps(
 
 
 @triton.jit
-def table_offsets(t: Block, n: tl.constexpr, QP: tl.constexpr, NP: tl.constexpr) -> Block:
+def table_offsets(t: tl.tensor, n: tl.constexpr, QP: tl.constexpr, NP: tl.constexpr) -> tl.tensor:
     """[BT, QP, NP]: where the table's entries lie in a [N, 2 + n, n] tensor."""
     q, j = tl.arange(0, QP)[None, :, None], tl.arange(0, NP)[None, None, :]
     return t[:, None, None] * (n * (2 + n)) + q * n + j
 
 
 @triton.jit
-def table_mask(live: Block, n: tl.constexpr, QP: tl.constexpr, NP: tl.constexpr) -> Block:
+def table_mask(live: tl.tensor, n: tl.constexpr, QP: tl.constexpr, NP: tl.constexpr) -> tl.tensor:
     """[BT, QP, NP]: which entries of the table exist, of tokens that exist."""
     q, j = tl.arange(0, QP)[None, :, None], tl.arange(0, NP)[None, None, :]
     return live[:, None, None] & (q < 2 + n) & (j < n)

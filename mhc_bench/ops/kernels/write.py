@@ -5,11 +5,11 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from mhc_bench.ops.kernels.tiles import Block, channel_sum, load_tile
+from mhc_bench.ops.kernels.tiles import channel_sum, load_tile
 
 
 @triton.jit
-def load_column(pointer: Block, t: Block, live: Block, COUNT: tl.constexpr) -> Block:
+def load_column(pointer: tl.tensor, t: tl.tensor, live: tl.tensor, COUNT: tl.constexpr) -> tl.tensor:
     """A tuple of COUNT blocks [BT]: the entries of each token's row of a [N, COUNT] tensor."""
     entries = ()
     for k in tl.static_range(COUNT):
@@ -18,7 +18,9 @@ def load_column(pointer: Block, t: Block, live: Block, COUNT: tl.constexpr) -> B
 
 
 @triton.jit
-def load_streams(stream: Block, t: Block, c: Block, here: Block, width: Block, n: tl.constexpr) -> Block:
+def load_streams(
+    stream: tl.tensor, t: tl.tensor, c: tl.tensor, here: tl.tensor, width: tl.tensor, n: tl.constexpr
+) -> tl.tensor:
     """A tuple of the n streams' tiles [BT, BC]."""
     tiles = ()
     for j in tl.static_range(n):
@@ -27,7 +29,9 @@ def load_streams(stream: Block, t: Block, c: Block, here: Block, width: Block, n
 
 
 @triton.jit
-def mixed(streams: Block, added: Block, post: Block, res: Block, o: tl.constexpr, n: tl.constexpr) -> Block:
+def mixed(
+    streams: tl.tensor, added: tl.tensor, post: tl.tensor, res: tl.tensor, o: tl.constexpr, n: tl.constexpr
+) -> tl.tensor:
     """Output stream o [BT, BC] from tuples: the tiles of the streams, post [BT] each and res [BT] each."""
     total = post[o][:, None] * added
     for i in tl.static_range(n):
@@ -37,13 +41,13 @@ def mixed(streams: Block, added: Block, post: Block, res: Block, o: tl.constexpr
 
 @triton.jit(do_not_specialize=["tokens"])
 def write_kernel(
-    stream: Block,
-    update: Block,
-    post: Block,
-    res: Block,
-    written: Block,
-    tokens: Block,
-    width: Block,
+    stream: tl.tensor,
+    update: tl.tensor,
+    post: tl.tensor,
+    res: tl.tensor,
+    written: tl.tensor,
+    tokens: tl.tensor,
+    width: tl.tensor,
     n: tl.constexpr,
     BT: tl.constexpr,
     BC: tl.constexpr,
@@ -64,17 +68,17 @@ def write_kernel(
 
 @triton.jit(do_not_specialize=["tokens"])
 def write_backward_kernel(
-    stream: Block,
-    update: Block,
-    post: Block,
-    res: Block,
-    grad: Block,
-    grad_stream: Block,
-    grad_update: Block,
-    grad_post: Block,
-    grad_res: Block,
-    tokens: Block,
-    width: Block,
+    stream: tl.tensor,
+    update: tl.tensor,
+    post: tl.tensor,
+    res: tl.tensor,
+    grad: tl.tensor,
+    grad_stream: tl.tensor,
+    grad_update: tl.tensor,
+    grad_post: tl.tensor,
+    grad_res: tl.tensor,
+    tokens: tl.tensor,
+    width: tl.tensor,
     n: tl.constexpr,
     BT: tl.constexpr,
     BC: tl.constexpr,
