@@ -80,7 +80,7 @@ def sum_blocks(sizes: Sizes) -> Blocks:
 
 def gradient_blocks(sizes: Sizes) -> tuple[Blocks, int]:
     """Of the streams' gradient, and the tokens of each share that gets partial sums of its own."""
-    blocks = Blocks(32, channels(sizes.width, 64 if sizes.n <= 4 else 32))
+    blocks = Blocks(32 if sizes.n <= 4 else 16, channels(sizes.width, 64 if sizes.n <= 4 else 32))
     columns = sizes.n * triton.cdiv(sizes.width, blocks.channels)
     shares = max(1, min(PROGRAMS // columns, triton.cdiv(sizes.tokens, blocks.tokens)))
     return blocks, blocks.tokens * max(1, triton.cdiv(triton.cdiv(sizes.tokens, shares), blocks.tokens))
