@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from interpreted import interpreted
 from torch import Tensor
 
 from mhc_bench.errors import UsageError
@@ -63,6 +64,15 @@ def sublayers(operations: Operations, given: list[Tensor], of: Callable[[list[Te
 @pytest.mark.parametrize("name", IMPLEMENTATIONS)
 @pytest.mark.parametrize("kind", KINDS)
 def test_two_sublayers_have_the_oracles_values_and_gradients(name: str, kind: str) -> None:
+    wherever(name, lambda: compare_with_the_oracle(name, kind))
+
+
+def wherever(name: str, work: Callable[[], None]) -> None:
+    """Do `work` where the implementation runs: Triton's, on a CPU, in its interpreter alone."""
+    interpreted(work) if name == "triton" else work()
+
+
+def compare_with_the_oracle(name: str, kind: str) -> None:
     of, shapes = KINDS[kind]
     exact = [drawn(2, 3, N, C, seed=0), *(drawn(*shape, seed=1 + k) for k, shape in enumerate(shapes))]
     results = []
@@ -80,10 +90,13 @@ def test_two_sublayers_have_the_oracles_values_and_gradients(name: str, kind: st
 
 @pytest.mark.parametrize("name", IMPLEMENTATIONS)
 def test_streams_keep_bf16_and_maps_are_fp32(name: str) -> None:
-    of, shapes = KINDS["mhc"]
-    parameters = [drawn(*shape, seed=1 + k).float() for k, shape in enumerate(shapes)]
-    read = operations_named(name).read(drawn(2, 3, N, C, seed=0).bfloat16(), of(parameters))
-    assert [each.dtype for each in read] == [torch.bfloat16, *3 * [torch.float32], torch.bfloat16]
+    def check() -> None:
+        of, shapes = KINDS["mhc"]
+        parameters = [drawn(*shape, seed=1 + k).float() for k, shape in enumerate(shapes)]
+        read = operations_named(name).read(drawn(2, 3, N, C, seed=0).bfloat16(), of(parameters))
+        assert [each.dtype for each in read] == [torch.bfloat16, *3 * [torch.float32], torch.bfloat16]
+
+    wherever(name, check)
 
 
 def test_an_unknown_implementation_is_refused_with_the_nearest() -> None:

@@ -185,7 +185,7 @@ class HardwareConfig:
     residual connections and pre-norms alone, as in the mHC paper, not attention and MLP."""
     recompute_sublayers: int = field(default=0, metadata=ADDED_LATER)
     """block: sublayers that share one kept stream, the paper's L_r; 0 for sqrt(n L / (n + 2))."""
-    operations: Literal["auto", "reference", "eager", "compiled"] = field(
+    operations: Literal["auto", "reference", "eager", "compiled", "triton"] = field(
         default="auto", metadata=ADDED_LATER
     )
     """Which implementation computes the residual connections' operations (`mhc_bench.ops`)."""

@@ -13,7 +13,7 @@ from mhc_bench.ops.native.build import compiler, kernels
 from mhc_bench.ops.operations import Operations
 from mhc_bench.ops.plain import ReferenceOperations
 
-IMPLEMENTATIONS = ("reference", "eager", "compiled")
+IMPLEMENTATIONS = ("reference", "eager", "compiled", "triton")
 AUTO = "auto"
 
 BUILD_SECONDS = 10.0
@@ -53,6 +53,8 @@ def operations_named(name: str) -> Operations:
             return ReferenceOperations()
         case "compiled":
             return CompiledOperations()
+        case "triton":
+            return _triton()
     return EagerOperations()
 
 
@@ -64,8 +66,10 @@ def chosen(name: str, work: Workload | None = None) -> Choice:
     """
     if name != AUTO:
         return Choice(name, "asked for")
-    if work is None or work.accelerator != "cpu":
-        return Choice("eager", "nothing to compile")
+    if work is None:
+        return Choice("eager", "nothing to compile for")
+    if work.accelerator != "cpu":
+        return Choice("eager", "a GPU: `triton` has to be asked for until it has been measured on one")
     if work.streams < 2:
         return Choice("eager", "one stream: no maps to compute")
     if work.token_sublayers * SAVED_SECONDS < BUILD_SECONDS:
@@ -81,3 +85,12 @@ def _built(work: Workload) -> Choice:
     except UsageError as error:
         return Choice("eager", str(error))
     return Choice("compiled", f"{work.token_sublayers:.1e} tokens x sublayers: long enough to compile for")
+
+
+def _triton() -> Operations:
+    """Imported here alone: not every platform has Triton, and no other implementation should wait for it."""
+    try:
+        from mhc_bench.ops.fused import TritonOperations
+    except ModuleNotFoundError as error:
+        raise UsageError(f"operations 'triton': expected the package {error.name!r}, or 'eager'") from error
+    return TritonOperations()

@@ -1,0 +1,86 @@
+"""How large a piece of the streams a program takes: chosen from n, C and (in a few steps) the token count.
+
+Chosen so that nothing spills when compiled for sm_90; not tuned on a device.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import triton
+from torch import Tensor
+
+from mhc_bench.errors import UsageError
+
+PRECISION = "tf32x3"
+"""Of products on tensor cores: three TF32 products, about fp32. Sums are fp32."""
+PROGRAMS = 512
+"""Enough programs to fill a large GPU. A constant, so that results do not depend on the device."""
+ELEMENTS = 8
+"""Channels that lie in one thread where sums run over channels."""
+
+
+class Sizes(NamedTuple):
+    """Of a stream [..., n, C]."""
+
+    tokens: int
+    n: int
+    width: int
+
+
+class Blocks(NamedTuple):
+    """Tokens and channels of a program's block."""
+
+    tokens: int
+    channels: int
+
+
+def sizes_of(stream: Tensor) -> Sizes:
+    """N, n and C of a stream.
+
+    Raises:
+        UsageError: more streams than the kernels are made for.
+    """
+    n, width = stream.shape[-2:]
+    if not 1 <= n <= 8:
+        raise UsageError(f"streams {n}: expected 1 to 8 for the Triton kernels")
+    return Sizes(stream.numel() // (n * width), n, width)
+
+
+def table_shape(n: int) -> tuple[int, int]:
+    """Rows and columns of the padded table of a token's maps."""
+    return (8, 4) if n <= 4 else (triton.next_power_of_2(2 + n), 8)
+
+
+def warps(n: int) -> int:
+    """Warps of a program."""
+    return 4 if n <= 4 else 8
+
+
+def channels(width: int, most: int) -> int:
+    """The channels of a block: a power of two of at least 16, what a tensor core takes."""
+    return int(min(most, max(16, triton.next_power_of_2(width))))
+
+
+def product_blocks(sizes: Sizes) -> Blocks:
+    """Of kernels that project: many tokens share each weight that is loaded."""
+    tokens = 64 if sizes.tokens >= 64 * PROGRAMS // 2 else 32 if sizes.tokens >= 32 * PROGRAMS // 2 else 16
+    return Blocks(tokens, channels(sizes.width, 64 if sizes.n <= 4 else 32))
+
+
+def mixing_blocks(sizes: Sizes) -> Blocks:
+    """Of kernels that hold all streams of a few tokens in registers."""
+    return Blocks(4, channels(sizes.width, 256))
+
+
+def sum_blocks(sizes: Sizes) -> Blocks:
+    """Of the maps' backward pass: a thread holds the table of about one token."""
+    return Blocks(8, channels(sizes.width, 128))
+
+
+def gradient_blocks(sizes: Sizes) -> tuple[Blocks, int]:
+    """Of the streams' gradient, and the tokens of each share that gets partial sums of its own."""
+    blocks = Blocks(32 if sizes.n <= 4 else 16, channels(sizes.width, 64 if sizes.n <= 4 else 32))
+    columns = sizes.n * triton.cdiv(sizes.width, blocks.channels)
+    shares = max(1, min(PROGRAMS // columns, triton.cdiv(sizes.tokens, blocks.tokens)))
+    return blocks, blocks.tokens * max(1, triton.cdiv(triton.cdiv(sizes.tokens, shares), blocks.tokens))

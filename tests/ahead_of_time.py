@@ -1,0 +1,97 @@
+"""The kernels compiled for a GPU that is not here, exactly as they would be launched."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
+from typing import Any, NamedTuple
+from unittest import mock
+
+import torch
+import triton
+from torch import Tensor
+from triton.backends.compiler import GPUTarget
+from triton.compiler import ASTSource
+
+from mhc_bench.ops.kernels import launch
+
+HOPPER = GPUTarget("cuda", 90, 32)
+TYPES = {torch.float32: "*fp32", torch.bfloat16: "*bf16", torch.float16: "*fp16"}
+PTXAS = Path(triton.__file__).parent / "backends/nvidia/bin/ptxas"
+
+
+class Resources(NamedTuple):
+    """What a compiled kernel takes."""
+
+    registers: int
+    """Of each thread."""
+    spilled: int
+    """Bytes of each thread that went to memory and came back."""
+    shared: int
+    """Bytes of shared memory of each program."""
+    vector_loads: bool
+    """Whether it loads 16 bytes at a time."""
+
+
+class Recorder:
+    """Stands for a kernel: compiles what is launched instead of launching it."""
+
+    def __init__(self, kernel: Any, results: dict[str, Resources]) -> None:
+        self.kernel, self.results = kernel, results
+
+    def __getitem__(self, grid: tuple[int, ...]) -> Callable[..., None]:
+        return self.launch
+
+    def launch(self, *args: Any, num_warps: int, **constants: Any) -> None:
+        names = self.kernel.arg_names
+        signature = {name: described(value) for name, value in zip(names, args, strict=False)}
+        signature |= dict.fromkeys(constants, "constexpr")
+        variable = {names[each.num] for each in self.kernel.params if each.do_not_specialize}
+        aligned = {
+            (position,): [["tt.divisibility", 16]]
+            for position, (name, value) in enumerate(zip(names, args, strict=False))
+            if isinstance(value, Tensor)
+            or (isinstance(value, int) and value % 16 == 0 and name not in variable)
+        }
+        source = ASTSource(fn=self.kernel, signature=signature, constexprs=constants, attrs=aligned)
+        compiled = triton.compile(source, target=HOPPER, options={"num_warps": num_warps})
+        self.results[self.kernel.__name__] = resources(compiled)
+
+
+def described(value: Tensor | int | float) -> str:
+    if isinstance(value, Tensor):
+        return TYPES[value.dtype]
+    return "i32" if isinstance(value, int) else "fp32"
+
+
+def resources(compiled: Any) -> Resources:
+    """From the assembler's own report."""
+    with tempfile.TemporaryDirectory() as folder:
+        text = Path(folder) / "kernel.ptx"
+        text.write_text(compiled.asm["ptx"])
+        command = [PTXAS, "-v", "--gpu-name=sm_90a", text, "-o", Path(folder) / "kernel.cubin"]
+        said = subprocess.run(command, capture_output=True, text=True, check=True).stderr
+    stores, loads = re.search(r"(\d+) bytes spill stores, (\d+) bytes spill loads", said).groups()  # type: ignore[union-attr]
+    registers = re.search(r"Used (\d+) registers", said).group(1)  # type: ignore[union-attr]
+    wide = re.search(r"ld\.global\S*\.v4\.b32|cp\.async\S* \S+ \S+, 0x10|cp\.async\.cg", compiled.asm["ptx"])
+    return Resources(int(registers), int(stores) + int(loads), compiled.metadata.shared, wide is not None)
+
+
+@contextmanager
+def compiling() -> Iterator[dict[str, Resources]]:
+    """Inside, the functions of `launch` compile their kernels for meta tensors. Kernel name -> resources."""
+    results: dict[str, Resources] = {}
+    kernels = {name: each for name, each in vars(launch).items() if name.endswith("_kernel")}
+    patches = [mock.patch.object(launch, name, Recorder(each, results)) for name, each in kernels.items()]
+    with mock.patch.object(launch, "on", lambda _: nullcontext()):
+        for patch in patches:
+            patch.start()
+        try:
+            yield results
+        finally:
+            for patch in patches:
+                patch.stop()

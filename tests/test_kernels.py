@@ -1,0 +1,188 @@
+"""The Triton kernels, interpreted, against the oracle in float64: values and every gradient."""
+
+from __future__ import annotations
+
+import functools
+from typing import Any, NamedTuple
+
+import pytest
+import torch
+from interpreted import interpreted
+from torch import Tensor
+
+from mhc_bench.ops.choice import operations_named
+from mhc_bench.ops.operations import Operations
+from mhc_bench.ops.types import Coefficients, HcCoefficients, MhcCoefficients
+
+EPSILON = 1e-3
+NAMES = ("written", "hidden", "pre", "post", "res", "d stream", "d update")
+
+
+class Case(NamedTuple):
+    kind: str
+    n: int
+    tokens: int
+    width: int
+    spread: float
+    """Standard deviation of the logits of mHC's maps, or of HC's static maps."""
+    iterations: int = 20
+
+
+def numbers(*shape: int, seed: int) -> Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+def parameters(case: Case) -> list[Tensor]:
+    n, c = case.n, case.width
+    if case.kind == "hc":
+        static = [case.spread * numbers(*shape, seed=k) for k, shape in enumerate(((n,), (n,), (n, n)))]
+        return [
+            numbers(2 + n, c, seed=9) / c**0.5,
+            *static,
+            0.3 + numbers(1, seed=7),
+            0.5 + numbers(1, seed=8),
+        ]
+    phi = [
+        case.spread * numbers(rows, n * c, seed=k) / (n * c) ** 0.5 for k, rows in enumerate((n, n, n * n))
+    ]
+    bias = [0.5 * case.spread * numbers(rows, seed=4 + k) for k, rows in enumerate((n, n, n * n))]
+    return [*phi, *bias, *(torch.full((1,), value, dtype=torch.float64) for value in (0.9, -0.7, 0.8))]
+
+
+def coefficients(case: Case, p: list[Tensor]) -> Coefficients:
+    if case.kind == "hc":
+        return HcCoefficients(p[0], (p[1], p[2], p[3]), (p[4], p[5]), EPSILON)
+    return MhcCoefficients(
+        (p[0], p[1], p[2]), (p[3], p[4], p[5]), (p[6], p[7], p[8]), case.iterations, EPSILON
+    )
+
+
+def results(operations: Operations, case: Case, dtype: torch.dtype) -> list[Tensor]:
+    """NAMES and the gradients of the parameters. The streams are made from a leaf, as in a model."""
+    stream = numbers(case.tokens, case.n, case.width, seed=20).to(dtype).requires_grad_()
+    update = numbers(case.tokens, case.width, seed=21).to(dtype).requires_grad_()
+    given = [each.to(dtype).requires_grad_() for each in parameters(case)]
+    read = operations.read(stream * 1, coefficients(case, given))
+    written = operations.write(read.through, update, read.post, read.res)
+    values = [written, read.hidden, read.pre, read.post, read.res]
+    weights = [numbers(*each.shape, seed=30 + k).to(dtype) for k, each in enumerate(values)]
+    total = sum((value * weight).sum() for value, weight in zip(values, weights, strict=True))
+    assert isinstance(total, Tensor)
+    return [
+        each.detach().double() for each in (*values, *torch.autograd.grad(total, [stream, update, *given]))
+    ]
+
+
+CASES = [
+    *(Case(kind, n, 5, 20, 1.0) for kind in ("mhc", "hc") for n in (1, 3, 4, 8)),
+    Case("mhc", 2, 1, 7, 1.0, 1),
+    Case("hc", 5, 1, 33, 1.0),
+    Case("mhc", 4, 19, 7, 1.0, 6),
+    *(Case("mhc", 4, 6, 16, spread) for spread in (0.01, 4.0, 16.0)),
+]
+
+
+@functools.cache
+def found() -> Any:
+    """All cases in one child."""
+    return interpreted(
+        lambda: {case: results(operations_named("triton"), case, torch.float32) for case in CASES}
+    )
+
+
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_values_and_gradients_are_the_oracles(case: Case) -> None:
+    exact = results(operations_named("reference"), case, torch.float64)
+    names = [*NAMES, *(f"d parameter {k}" for k in range(len(exact) - len(NAMES)))]
+    # at 16 the maps are nearly permutations, and rounding the logits alone moves them by 1e-5
+    tolerance = {16.0: 2e-4, 4.0: 5e-5}.get(case.spread, 1e-5)
+    for name, ours, expected in zip(names, found()[case], exact, strict=True):
+        absolute = (ours - expected).abs().max().item()
+        relative = absolute / max(expected.abs().max().item(), 1e-30)
+        print(f"{name:14} absolute {absolute:.1e} relative {relative:.1e}")
+        # what is zero in exact arithmetic (H_res of one stream) has no relative error
+        assert relative < tolerance or absolute < 1e-6, name
+
+
+def low_logits(value: float) -> list[Tensor]:
+    """Four streams, one bias of H_res far below the others."""
+    case = Case("mhc", 4, 3, 8, 0.5, 6)
+    given = parameters(case)
+    given[5][6] = value
+    return given
+
+
+def written_and_gradients(name: str, given: list[Tensor], stream: Tensor) -> list[Tensor]:
+    case = Case("mhc", 4, len(stream), 8, 0.5, 6)
+    leaves = [each.float().requires_grad_() for each in (stream, *given)]
+    read = operations_named(name).read(leaves[0], coefficients(case, leaves[1:]))
+    weight = numbers(*read.res.shape, seed=2).float()
+    return [read.res.detach(), *torch.autograd.grad((read.res * weight).sum(), [leaves[0], *leaves[3:7:3]])]
+
+
+def test_very_low_logits_are_raised_as_in_the_eager_implementation() -> None:
+    stream = numbers(3, 4, 8, seed=1)
+
+    def work(name: str) -> list[list[Tensor]]:
+        low = (-70.0, -100.0, -300.0, float("-inf"))
+        return [written_and_gradients(name, low_logits(value), stream) for value in low]
+
+    for ours, eager in zip(interpreted(lambda: work("triton")), work("eager"), strict=True):
+        for mine, expected in zip(ours, eager, strict=True):
+            assert torch.isfinite(expected).all()
+            torch.testing.assert_close(mine, expected, rtol=1e-4, atol=1e-6)
+
+
+def test_a_token_of_nan_stays_nan_and_touches_no_other() -> None:
+    case, healthy = Case("mhc", 4, 5, 8, 0.5), numbers(5, 4, 8, seed=1)
+    broken = healthy.clone()
+    broken[2] = float("nan")
+
+    def work() -> list[list[Tensor]]:
+        return [written_and_gradients("triton", parameters(case), each) for each in (healthy, broken)]
+
+    (res, grad, *_), (broken_res, broken_grad, *of_parameters) = interpreted(work)
+    others = torch.tensor([0, 1, 3, 4])
+    assert broken_res[2].isnan().all() and broken_grad[2].isnan().all()
+    assert torch.equal(broken_res[others], res[others]) and torch.equal(broken_grad[others], grad[others])
+    assert all(each.isnan().any() for each in of_parameters)
+
+
+def test_a_nan_logit_makes_the_whole_matrix_nan() -> None:
+    ours = interpreted(
+        lambda: written_and_gradients("triton", low_logits(float("nan")), numbers(3, 4, 8, seed=1))
+    )
+    assert ours[0].isnan().all() and ours[1].isnan().all()
+
+
+def test_reruns_are_equal_bit_for_bit() -> None:
+    """Sums over tokens go through several programs: 33 tokens are more than one block of each kernel."""
+    case = Case("mhc", 2, 33, 16, 1.0, 2)
+
+    def work() -> list[list[Tensor]]:
+        return [results(operations_named("triton"), case, torch.float32) for _ in range(2)]
+
+    first, second = interpreted(work)
+    assert all(map(torch.equal, first, second))
+
+
+def test_bf16_streams_are_read_and_written_with_fp32_arithmetic() -> None:
+    cases = [Case(kind, 3, 4, 24, 1.0, 4) for kind in ("mhc", "hc")]
+    found = interpreted(lambda: [rounded(operations_named("triton"), case, torch.float32) for case in cases])
+    for case, ours in zip(cases, found, strict=True):
+        exact = rounded(operations_named("reference"), case, torch.float64)
+        for mine, expected in zip(ours, exact, strict=True):
+            # one rounding of each result; the interpreter cuts bits off where a GPU rounds
+            assert (mine - expected).abs().max() < 2**-7 * expected.abs().max()
+
+
+def rounded(operations: Operations, case: Case, maps: torch.dtype) -> list[Tensor]:
+    """Written, hidden and the streams' gradient of bf16 streams."""
+    stream = numbers(case.tokens, case.n, case.width, seed=20).bfloat16()
+    leaf = stream.to(torch.bfloat16 if maps == torch.float32 else maps).requires_grad_()
+    given = [each.to(maps) for each in parameters(case)]
+    read = operations.read(leaf, coefficients(case, given))
+    written = operations.write(read.through, torch.ones_like(read.hidden), read.post, read.res)
+    assert written.dtype == read.hidden.dtype == leaf.dtype and read.res.dtype == maps
+    (grad,) = torch.autograd.grad(written.sum() + read.hidden.sum(), leaf)
+    return [written.detach().double(), read.hidden.detach().double(), grad.double()]
