@@ -1,4 +1,4 @@
-"""The kernels as operators of `torch.library`, opaque to torch.compile: `torch.ops.mhc_bench.*`.
+"""The kernels as operators of `torch.library`, opaque to torch.compile: `torch.ops.mhc_bench_native.*`.
 
 Shape legend: `...` batch and time, n streams, C width, K map entries, r rows per token (mHC 1, HC n). `kind`
 is `mhc` or `hc`; `parameters` are the tensors of its coefficients, in their order. All tensors are fp32 or
@@ -17,8 +17,8 @@ from torch import Tensor
 from mhc_bench.ops.native.call import run
 
 Tensors = tuple[Tensor, ...]
-LIBRARY = torch.library.Library("mhc_bench", "FRAGMENT")  # type: ignore[no-untyped-call]
-OPERATORS = torch.ops.mhc_bench
+LIBRARY = torch.library.Library("mhc_bench_native", "FRAGMENT")  # type: ignore[no-untyped-call]
+OPERATORS = torch.ops.mhc_bench_native
 READ = ("hidden", "pre", "post", "res", "normalised", "inverse")
 WRITE = ("source", "update", "write_post", "write_res")
 GRADIENTS = ("grad_stream", "grad_hidden", "grad_pre", "grad_post", "grad_res")
@@ -34,7 +34,7 @@ def _define(name: str, signature: str, results: Callable[..., Any], compute: Cal
 
     LIBRARY.define(name + signature, tags=(torch.Tag.pt2_compliant_tag,))  # type: ignore[no-untyped-call]
     LIBRARY.impl(name, kernel, "CPU")  # type: ignore[no-untyped-call]
-    torch.library.register_fake(f"mhc_bench::{name}", results, lib=LIBRARY)
+    torch.library.register_fake(f"mhc_bench_native::{name}", results, lib=LIBRARY)
 
 
 def _like(*tensors: Tensor) -> Tensors:
