@@ -23,7 +23,11 @@ import torch
 import torch.distributed as dist
 from lightning.pytorch.strategies import Strategy
 from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageReader, HuggingFaceStorageWriter
-from torch.distributed.checkpoint.state_dict import get_optimizer_state_dict, set_optimizer_state_dict
+from torch.distributed.checkpoint.state_dict import (
+    StateDictOptions,
+    get_optimizer_state_dict,
+    set_optimizer_state_dict,
+)
 from torch.distributed.checkpoint.state_dict_loader import load
 from torch.distributed.checkpoint.state_dict_saver import save
 from torch.optim import Optimizer
@@ -165,5 +169,6 @@ def read_state(
     }
     tensors = {"weights": dict(persistent_tensors(model)), "optimizer": state}
     load(tensors, storage_reader=reader, process_group=group, no_dist=group is None)
-    set_optimizer_state_dict(model, optimizer, {"state": state, "param_groups": rest.pop("param_groups")})
+    content = {"state": state, "param_groups": rest.pop("param_groups")}
+    set_optimizer_state_dict(model, optimizer, content, options=StateDictOptions(strict=False))
     return rest
