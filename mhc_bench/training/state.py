@@ -162,7 +162,7 @@ def read_state(
     rest: dict[str, Any] = torch.load(folder / TRAINER, weights_only=True)
     reader = HuggingFaceStorageReader(str(folder))
     saved = reader.read_metadata().state_dict_metadata
-    every = get_optimizer_state_dict(model, optimizer)["state"]
+    every: Any = get_optimizer_state_dict(model, optimizer)["state"]
     # a parameter that has had no gradient yet has no state, and must get none
     state = {
         name: each for name, each in every.items() if all(f"optimizer.{name}.{key}" in saved for key in each)
