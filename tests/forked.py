@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import pickle
 import signal
@@ -29,6 +30,7 @@ def fork(work: Callable[[], object], result: Path) -> int:
     if child:
         return child
     code = 1
+    gc.freeze()  # what the parent left to be collected may have threads, which a child does not have
     try:
         result.write_bytes(pickle.dumps(work()))
         code = 0

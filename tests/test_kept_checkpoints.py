@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -23,12 +24,8 @@ from mhc_bench.training.validation import Validation
 
 @pytest.fixture(scope="module")
 def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    os.environ["MHC_BENCH_CACHE"] = str(tmp_path_factory.getbasetemp() / "cache")
     return write_corpus(tmp_path_factory.getbasetemp() / "corpus")
-
-
-@pytest.fixture(autouse=True)
-def _cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("MHC_BENCH_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
 
 
 def shards(folder: Path) -> dict[str, str]:

@@ -164,7 +164,7 @@ class Checkpoints(L.Callback):
                 self.save(trainer)
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Nothing is being written when training is over, and no rank ends before the last checkpoint stands."""
+        """Nothing is being written when training is over; no rank ends before the last checkpoint stands."""
         self.wait(trainer)
         trainer.strategy.barrier()
 

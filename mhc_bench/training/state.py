@@ -23,7 +23,11 @@ import torch
 import torch.distributed as dist
 from lightning.pytorch.strategies import Strategy
 from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageReader, HuggingFaceStorageWriter
-from torch.distributed.checkpoint.state_dict import get_optimizer_state_dict, set_optimizer_state_dict
+from torch.distributed.checkpoint.state_dict import (
+    StateDictOptions,
+    get_optimizer_state_dict,
+    set_optimizer_state_dict,
+)
 from torch.distributed.checkpoint.state_dict_loader import load
 from torch.distributed.checkpoint.state_dict_saver import save
 from torch.optim import Optimizer
@@ -158,12 +162,13 @@ def read_state(
     rest: dict[str, Any] = torch.load(folder / TRAINER, weights_only=True)
     reader = HuggingFaceStorageReader(str(folder))
     saved = reader.read_metadata().state_dict_metadata
-    every = get_optimizer_state_dict(model, optimizer)["state"]
+    every: Any = get_optimizer_state_dict(model, optimizer)["state"]
     # a parameter that has had no gradient yet has no state, and must get none
     state = {
         name: each for name, each in every.items() if all(f"optimizer.{name}.{key}" in saved for key in each)
     }
     tensors = {"weights": dict(persistent_tensors(model)), "optimizer": state}
     load(tensors, storage_reader=reader, process_group=group, no_dist=group is None)
-    set_optimizer_state_dict(model, optimizer, {"state": state, "param_groups": rest.pop("param_groups")})
+    content = {"state": state, "param_groups": rest.pop("param_groups")}
+    set_optimizer_state_dict(model, optimizer, content, options=StateDictOptions(strict=False))
     return rest
