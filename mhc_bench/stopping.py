@@ -6,7 +6,7 @@ import contextlib
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from types import FrameType, TracebackType
 from typing import Any, NoReturn
 
@@ -43,6 +43,17 @@ def leave(code: int) -> NoReturn:
     """End this process with `code`, whatever signals come on its way out."""
     _handle(signal.SIG_IGN)
     sys.exit(code)
+
+
+@contextlib.contextmanager
+def handlers_kept(numbers: Iterable[signal.Signals]) -> Iterator[None]:
+    """Whatever handlers a library sets inside for these signals are gone afterwards."""
+    before = {number: signal.getsignal(number) for number in numbers}
+    try:
+        yield
+    finally:
+        if threading.current_thread() is threading.main_thread():
+            _restore(before)
 
 
 class StopNotice:

@@ -15,14 +15,17 @@ import torch.distributed as dist
 from forked import in_child, on_ranks
 from test_resume import same
 from tiny_runs import tiny_run, write_corpus
+from torch.distributed.elastic.multiprocessing import SignalException
+from torch.distributed.elastic.multiprocessing.errors import ChildFailedError, ProcessFailure
 
 from mhc_bench.config import RunConfig, save_run_config
-from mhc_bench.errors import StoppedError
+from mhc_bench.errors import RunError, StoppedError
 from mhc_bench.files import write_json
 from mhc_bench.stopping import STOP_SIGNALS, StopNotice, ends_when_told
 from mhc_bench.suite import runner, worker
 from mhc_bench.training import TrainingSummary, fit, fitting, module
 from mhc_bench.training.checkpoints import checkpoint_folders
+from mhc_bench.training.launch import launch_ranks
 from mhc_bench.training.preemption import Votes
 
 STEPS = 7
@@ -178,6 +181,32 @@ def test_on_the_way_out_a_further_signal_does_not_change_the_exit_code() -> None
             os._exit(int(str(end.code)))
 
     assert in_child(stopped)[0] == 75
+
+
+def child_failed(code: int) -> ChildFailedError:
+    failure = ProcessFailure(local_rank=1, pid=1, exitcode=code, error_file="none")
+    return ChildFailedError("ranks", {1: failure})
+
+
+@pytest.mark.parametrize(
+    ("raised", "error"),
+    [
+        (SignalException("told", signal.SIGTERM), StoppedError),
+        (child_failed(75), StoppedError),
+        (child_failed(1), RunError),
+    ],
+    ids=["launcher told", "rank told", "rank failed"],
+)
+def test_ranks_that_were_told_to_stop_have_not_failed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, raised: Exception, error: type[Exception]
+) -> None:
+    def launch(*_: object) -> None:
+        raise raised
+
+    monkeypatch.setattr("mhc_bench.training.launch.elastic_launch", lambda *_: launch)
+    with pytest.raises(error) as caught:
+        launch_ranks(tiny_run(tmp_path), tmp_path, quiet=True)
+    assert type(caught.value) is error
 
 
 def ended(folder: Path, code: str) -> runner.Job:

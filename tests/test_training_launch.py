@@ -14,7 +14,7 @@ from tiny_runs import tiny_run, write_corpus
 from mhc_bench.errors import RunError
 from mhc_bench.training import fit
 from mhc_bench.training.checkpoints import checkpoint_folders
-from mhc_bench.training.launch import launch_ranks
+from mhc_bench.training.launch import FORWARDED, launch_ranks
 
 pytestmark = [pytest.mark.ranks, pytest.mark.slow]
 
@@ -60,7 +60,9 @@ def test_a_killed_run_leaves_no_rank_behind_and_finishes_when_it_is_run_again(
     assert wait(child) == KILLED
     until(lambda: not processes_of(run_dir), seconds=10)
     assert not (run_dir / "training.json").exists()
+    handlers = [signal.getsignal(number) for number in FORWARDED]
     summary = fit(config, run_dir)
+    assert [signal.getsignal(number) for number in FORWARDED] == handlers
     assert (summary.status, summary.steps, summary.world_size, summary.restarts) == ("complete", 60, 2, 1)
     assert not processes_of(run_dir)
 

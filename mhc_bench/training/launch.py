@@ -17,10 +17,10 @@ from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
 from mhc_bench.config.schema import RunConfig
 from mhc_bench.errors import RunError, StoppedError
-from mhc_bench.stopping import STOP_SIGNALS
+from mhc_bench.stopping import STOP_SIGNALS, handlers_kept
 
 SECONDS_BETWEEN_LOOKS = 0.5
-FORWARDED = ("SIGINT", "SIGHUP", "SIGQUIT", *(number.name for number in STOP_SIGNALS))
+FORWARDED = (signal.SIGINT, signal.SIGHUP, signal.SIGQUIT, *STOP_SIGNALS)
 SECONDS_TO_STOP = 600
 """After a stop signal: for the current step and a checkpoint."""
 
@@ -57,13 +57,14 @@ def _launch(config: RunConfig, ranks: int, scratch: str, command: list[str]) -> 
         rdzv_endpoint="localhost:0",
         max_restarts=0,
         monitor_interval=0.1,
-        signals_to_handle=",".join(FORWARDED),
+        signals_to_handle=",".join(number.name for number in FORWARDED),
         logs_specs=DefaultLogsSpecs(log_dir=scratch),
     )
     os.environ.setdefault("OMP_NUM_THREADS", str(config.hardware.threads))
     os.environ.setdefault("TORCH_ELASTIC_SHUTDOWN_TIMEOUT", str(SECONDS_TO_STOP))
     try:
-        elastic_launch(launch, sys.executable)(*command)
+        with handlers_kept(FORWARDED):
+            elastic_launch(launch, sys.executable)(*command)
     except SignalException as error:
         raise StoppedError(f"stopped by {error.sigval.name}: the same command goes on") from None
     except ChildFailedError as error:
