@@ -18,7 +18,7 @@ from mhc_bench.evidence.verify import Report, Tools, verify
 from mhc_bench.suite.verify import identify
 
 FUZZ = settings(
-    max_examples=120,
+    max_examples=60,
     deadline=None,
     derandomize=True,
     database=None,

@@ -223,3 +223,19 @@ def test_nothing_to_check_is_wrong_usage(
     (tmp_path / "empty").mkdir()
     assert cli.main(["verify", str(tmp_path / name)]) == 2
     assert name in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("evaluation.tasks", {}),
+        ("optimizer.betas", [0.9, []]),
+        ("optimizer.betas", [0.9, {}]),
+        ("optimizer.schedule.drops", {"nan": "x"}),
+        ("suite", "${oc.env:HOME}"),
+        ("model.family", "???"),
+    ],
+)
+def test_a_senseless_configuration_is_refused(records: Records, field: str, value: object) -> None:
+    records.change("hc/seed1", put(f"configuration.{field}", value))
+    assert "protocol id" in records.refused_by()
