@@ -114,6 +114,7 @@ def test_a_run_leaves_summary_tables_and_a_model_and_nothing_to_resume_from(
     assert {path.name for path in run.iterdir()} == {
         "config.yaml",
         "metrics.csv",
+        "operations.json",
         "probes.csv",
         "training.json",
         "checkpoints",

@@ -68,7 +68,8 @@ def _compile(command: list[str], library: Path) -> None:
             check=False,
         )
         if done.returncode:
-            reason = next((line for line in done.stderr.splitlines() if "error" in line), "it failed")
+            errors = [line for line in done.stderr.splitlines() if "error" in line]
+            reason = errors[0] if errors else f"exit code {done.returncode}"
             raise UsageError(f"operations 'compiled': {command[0]} cannot build them ({reason}); use 'eager'")
 
 

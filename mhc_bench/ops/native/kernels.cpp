@@ -176,30 +176,30 @@ void streams_backward(const Call& call, Panels<Kind>& weight, int64_t first, int
     const int64_t C = call.width;
     for (int j = 0; j < n; ++j) {
         const int row = Kind::WHOLE ? 0 : j;
-        for (int64_t p = 0; p < weight.panels; ++p) {
-            const int64_t c = p * LANES, count = std::min<int64_t>(LANES, C - c);
+        auto at = [&](int64_t c, int64_t count) INLINE_LAMBDA {
             const S *x = call.stream + (first * n + j) * C + c, *raw = found.raw + row * ENTRIES;
+            const V* panel = weight.at(j, c / LANES);
+            add_outer<ENTRIES>(x, n * C, raw, SEEN<Kind>, tokens, count, grad_weight.at(j, c / LANES));
             auto finish = [&](int t, V total) INLINE_LAMBDA {
-                const int64_t at = ((first + t) * n + j) * C + c;
                 total += found.radial[t * ROWS + row] * load(x + t * n * C, count);
-                if (call.grad_stream) total += load(call.grad_stream + at, count);
-                if (call.grad_hidden) total += found.pre[t * n + j] * load(call.grad_hidden + (first + t) * C + c, count);
+                if (call.grad_stream) total += load(call.grad_stream + ((first + t) * n + j) * C + c, count);
+                if (call.grad_hidden)
+                    total += found.pre[t * n + j] * load(call.grad_hidden + (first + t) * C + c, count);
                 store(to + (t * n + j) * C + c, total, count);
             };
-            if (count == LANES) add_outer<ENTRIES>(x, n * C, raw, SEEN<Kind>, tokens, LANES, grad_weight.at(j, p));
-            else add_outer<ENTRIES>(x, n * C, raw, SEEN<Kind>, tokens, count, grad_weight.at(j, p));
             int t = 0;
             for (; t + TILE <= tokens; t += TILE) {
                 V total[TILE]{};
-                add_rows<ENTRIES, TILE>(raw + t * SEEN<Kind>, SEEN<Kind>, weight.at(j, p), total);
+                add_rows<ENTRIES, TILE>(raw + t * SEEN<Kind>, SEEN<Kind>, panel, total);
                 for (int k = 0; k < TILE; ++k) finish(t + k, total[k]);
             }
             for (; t < tokens; ++t) {
                 V total[1]{};
-                add_rows<ENTRIES, 1>(raw + t * SEEN<Kind>, SEEN<Kind>, weight.at(j, p), total);
+                add_rows<ENTRIES, 1>(raw + t * SEEN<Kind>, SEEN<Kind>, panel, total);
                 finish(t, total[0]);
             }
-        }
+        };
+        over_columns(C, at);
     }
 }
 

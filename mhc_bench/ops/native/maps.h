@@ -13,28 +13,27 @@ struct Scratch {
 
 // mHC: one projection of all streams together, rows of the weight for pre, post and res.
 struct Mhc {
-    static constexpr int ROWS = 1, ENTRIES = 2 * n + n * n, GATED = ENTRIES, PARAMETERS = 9;
+    static constexpr int ROWS = 1, ENTRIES = 2 * n + n * n;
     static constexpr int SUMS = 2 * ENTRIES;  // gradients: bias, and what the gate of each entry gets
     static constexpr bool WHOLE = true;       // the projection sees n*C entries at once
     S bias[ENTRIES], gates[ENTRIES];
 
-    static const S* weight(const S* const* p, int k, int64_t width) {
-        const int part = k < n ? 0 : k < 2 * n ? 1 : 2;
-        return p[part] + (k - part * n) * width;
-    }
-    static S* weight(S* const* p, int k, int64_t width) {
-        return const_cast<S*>(weight(const_cast<const S* const*>(p), k, width));
+    // pre, post or res: which of the three an entry belongs to
+    static int part(int k) { return k < n ? 0 : k < 2 * n ? 1 : 2; }
+
+    template <class Pointer>
+    static Pointer weight(Pointer const* p, int k, int64_t width) {
+        return p[part(k)] + (k - part(k) * n) * width;
     }
 
     explicit Mhc(const S* const* p) {
         for (int k = 0; k < ENTRIES; ++k) {
-            const int part = k < n ? 0 : k < 2 * n ? 1 : 2;
-            bias[k] = p[3 + part][k - part * n];
-            gates[k] = p[6 + part][0];
+            bias[k] = p[3 + part(k)][k - part(k) * n];
+            gates[k] = p[6 + part(k)][0];
         }
     }
 
-    INLINE void logits(const V* z, Sinkhorn& mixing, Maps& maps, int64_t iterations) const {
+    INLINE void evaluate(const V* z, Sinkhorn& mixing, Maps& maps, int64_t iterations) const {
         V res[n][n];
         for (int i = 0; i < n; ++i) {
             maps.pre[i] = sigmoid(bias[i] + z[i] * gates[i]);
@@ -49,14 +48,14 @@ struct Mhc {
 
     INLINE void forward(const V* z, Scratch& scratch, Maps& maps) const {
         Sinkhorn mixing(scratch.columns, scratch.rows);
-        logits(z, mixing, maps, scratch.iterations);
+        evaluate(z, mixing, maps, scratch.iterations);
         std::memcpy(maps.res, mixing.matrix, sizeof(maps.res));
     }
 
     // From the gradients of the maps to those of the normalised projections; `z`'s own maps into `maps`.
     INLINE void backward(const V* z, Scratch& scratch, Maps& maps, Maps& grad, V* grad_z, V* sums) const {
         Sinkhorn mixing(scratch.columns, scratch.rows);
-        logits(z, mixing, maps, scratch.iterations);
+        evaluate(z, mixing, maps, scratch.iterations);
         mixing.backward(grad.res, scratch.iterations);
         for (int i = 0; i < n; ++i) {
             grad_z[i] = grad.pre[i] * maps.pre[i] * (S(1) - maps.pre[i]);
@@ -73,23 +72,24 @@ struct Mhc {
     static void finish(const S* sums, S* const* p) {
         p[6][0] = p[7][0] = p[8][0] = 0;
         for (int k = 0; k < ENTRIES; ++k) {
-            const int part = k < n ? 0 : k < 2 * n ? 1 : 2;
-            p[3 + part][k - part * n] = sums[k];
-            p[6 + part][0] += sums[ENTRIES + k];
+            p[3 + part(k)][k - part(k) * n] = sums[k];
+            p[6 + part(k)][0] += sums[ENTRIES + k];
         }
     }
 };
 
 // Hyper-Connections: each stream by itself; rows of the weight for pre, post and each output stream.
 struct Hc {
-    static constexpr int ROWS = n, ENTRIES = 2 + n, PARAMETERS = 6;
+    static constexpr int ROWS = n, ENTRIES = 2 + n;
     static constexpr int SUMS = 2 * n + n * n + 2;  // gradients: pre, post, res, and the two scales
     static constexpr bool WHOLE = false;
     const S *pre, *post, *res;
     S mix, write;
 
-    static const S* weight(const S* const* p, int k, int64_t width) { return p[0] + k * width; }
-    static S* weight(S* const* p, int k, int64_t width) { return p[0] + k * width; }
+    template <class Pointer>
+    static Pointer weight(Pointer const* p, int k, int64_t width) {
+        return p[0] + k * width;
+    }
 
     explicit Hc(const S* const* p) : pre(p[1]), post(p[2]), res(p[3]), mix(p[4][0]), write(p[5][0]) {}
 
