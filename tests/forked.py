@@ -54,11 +54,11 @@ def wait(child: int, seconds: float = 120.0) -> int:
     raise TimeoutError(f"child took more than {seconds} s")
 
 
-def in_child(work: Callable[[], object]) -> tuple[int, Any]:
+def in_child(work: Callable[[], object], seconds: float = 120.0) -> tuple[int, Any]:
     """Exit code of `work` in a child process, and what it returned (None where it did not)."""
     with tempfile.TemporaryDirectory() as folder:
         result = Path(folder) / "result"
-        code = wait(fork(work, result))
+        code = wait(fork(work, result), seconds)
         return code, pickle.loads(result.read_bytes()) if result.exists() else None
 
 

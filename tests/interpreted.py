@@ -34,6 +34,6 @@ def interpreted(work: Callable[[], Any]) -> Any:
         start_interpreting()
         return work()
 
-    code, result = in_child(child)
+    code, result = in_child(child, seconds=600.0)
     assert code == 0, "the child's traceback stands in the captured output"
     return result

@@ -15,7 +15,21 @@ from mhc_bench.ops.operations import Operations
 from mhc_bench.ops.types import Coefficients, HcCoefficients, MhcCoefficients
 
 EPSILON = 1e-3
-NAMES = ("written", "hidden", "pre", "post", "res", "d stream", "d update")
+NAMES = (
+    *(
+        "last",
+        "written",
+        "first hidden",
+        "hidden",
+        "pre",
+        "post",
+        "res",
+        "first pre",
+        "first post",
+        "first res",
+    ),
+    *("d stream", "d update"),
+)
 
 
 class Case(NamedTuple):
@@ -25,7 +39,7 @@ class Case(NamedTuple):
     width: int
     spread: float
     """Standard deviation of the logits of mHC's maps, or of HC's static maps."""
-    iterations: int = 20
+    iterations: int = 6
 
 
 def numbers(*shape: int, seed: int) -> Tensor:
@@ -58,13 +72,15 @@ def coefficients(case: Case, p: list[Tensor]) -> Coefficients:
 
 
 def results(operations: Operations, case: Case, dtype: torch.dtype) -> list[Tensor]:
-    """NAMES and the gradients of the parameters. The streams are made from a leaf, as in a model."""
+    """NAMES and the gradients of the parameters: two sublayers in a row, the streams made from a leaf."""
     stream = numbers(case.tokens, case.n, case.width, seed=20).to(dtype).requires_grad_()
     update = numbers(case.tokens, case.width, seed=21).to(dtype).requires_grad_()
     given = [each.to(dtype).requires_grad_() for each in parameters(case)]
-    read = operations.read(stream * 1, coefficients(case, given))
-    written = operations.write(read.through, update, read.post, read.res)
-    values = [written, read.hidden, read.pre, read.post, read.res]
+    own = coefficients(case, given)
+    first = operations.read(stream * 1, own)
+    written, second = operations.write_read(first.through, update, first.post, first.res, own)
+    last = operations.write(second.through, second.hidden, second.post, second.res)
+    values = [last, written, first.hidden, *second[:4], *first[1:4]]
     weights = [numbers(*each.shape, seed=30 + k).to(dtype) for k, each in enumerate(values)]
     total = sum((value * weight).sum() for value, weight in zip(values, weights, strict=True))
     assert isinstance(total, Tensor)
@@ -74,11 +90,11 @@ def results(operations: Operations, case: Case, dtype: torch.dtype) -> list[Tens
 
 
 CASES = [
-    *(Case(kind, n, 5, 20, 1.0) for kind in ("mhc", "hc") for n in (1, 3, 4, 8)),
+    *(Case(kind, n, 3, 20, 1.0) for kind in ("mhc", "hc") for n in (1, 3, 4, 8)),
     Case("mhc", 2, 1, 7, 1.0, 1),
     Case("hc", 5, 1, 33, 1.0),
     Case("mhc", 4, 19, 7, 1.0, 6),
-    *(Case("mhc", 4, 6, 16, spread) for spread in (0.01, 4.0, 16.0)),
+    *(Case("mhc", 4, 3, 16, spread, 20) for spread in (0.01, 4.0, 16.0)),
 ]
 
 

@@ -9,6 +9,7 @@ import pytest
 import torch
 from ahead_of_time import Resources, compiling
 
+from mhc_bench.ops.fused import MOST_FUSED_STREAMS
 from mhc_bench.ops.kernels import operators
 
 WIDTHS = (1280, 1920, 2560, 4096, 7168)
@@ -26,6 +27,8 @@ def launch_all(n: int, width: int, dtype: torch.dtype, tokens: int, hc: bool) ->
     run = {name: getattr(operators, name)._init_fn for name in NAMES}
     pre, post, res, normalised, inverse = run["coefficients"](stream, weight, static, gates, 20, 1e-6, hc)
     run["aggregate"](stream, pre)
+    if n <= MOST_FUSED_STREAMS:
+        run["write_read"](stream, update, post, res, weight, static, gates, 20, 1e-6, hc)
     run["write"](stream, update, post, res)
     run["write_backward"](stream, update, post, res, stream)
     grads = stream, update, pre, post, res
@@ -40,6 +43,7 @@ NAMES = (
     "aggregate",
     "write",
     "write_backward",
+    "write_read",
     "read_backward",
     "project",
     "aggregate_backward",
@@ -52,16 +56,16 @@ def compiled(n: int, width: int, dtype: torch.dtype, tokens: int, hc: bool = Fal
     return results
 
 
-def checked(results: dict[str, Resources], folder: Path) -> None:
+def checked(results: dict[str, Resources], folder: Path, vectors: bool = True) -> None:
     """Nothing spills; what was found is written to `folder` and printed."""
     report = {name: each._asdict() for name, each in sorted(results.items())}
     (folder / "resources.json").write_text(json.dumps(report, indent=2))
     print(*(f"{name} {each}" for name, each in sorted(results.items())), sep="\n")
-    assert len(results) >= 6
+    assert len(results) >= 7
     for name, each in results.items():
         assert each.spilled == 0, name
         assert each.registers <= 255 and each.shared <= 227 * 1024, name
-        assert each.vector_loads, name
+        assert each.vector_loads or not vectors, name
 
 
 @pytest.mark.parametrize("width", WIDTHS)
@@ -76,4 +80,4 @@ def test_four_streams_in_bf16_spill_nothing_at_the_papers_widths(width: int, tmp
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32], ids=str)
 @pytest.mark.parametrize("tokens", [1000, 8192, 65536])
 def test_nothing_spills(n: int, hc: bool, dtype: torch.dtype, tokens: int, tmp_path: Path) -> None:
-    checked(compiled(n, 2560, dtype, tokens, hc), tmp_path)
+    checked(compiled(n, 2560, dtype, tokens, hc), tmp_path, vectors=n <= 4)

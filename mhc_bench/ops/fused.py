@@ -8,7 +8,7 @@ streams that are handed on are the streams, and `write` takes any.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -16,8 +16,10 @@ from torch.autograd.function import once_differentiable
 
 from mhc_bench.ops.kernels import operators
 from mhc_bench.ops.operations import Operations
-from mhc_bench.ops.types import HcCoefficients, MhcCoefficients, Read
+from mhc_bench.ops.types import Coefficients, HcCoefficients, MhcCoefficients, Read
 
+MOST_FUSED_STREAMS = 4
+"""Whose tiles and projection fit into the registers of one program."""
 MOST_ROWS = 128
 """Of a weight that one launch projects with."""
 
@@ -56,22 +58,61 @@ class _Read(torch.autograd.Function):
         return *operators.read_backward(stream, *grads, *kept, ctx.iterations, ctx.hc), None, None, None
 
 
+class Projection(NamedTuple):
+    """What the operators make maps from; see `mhc_bench.ops.kernels.launch`."""
+
+    weight: Tensor
+    static: Tensor
+    gates: Tensor
+    iterations: int
+    epsilon: float
+    hc: bool
+
+
+def hc_projection(coefficients: HcCoefficients) -> Projection:
+    weight, (pre, post, res), scale, epsilon = coefficients
+    static = torch.cat([pre.unsqueeze(0), post.unsqueeze(0), res])
+    return Projection(weight.float(), static.float(), torch.cat(scale).float(), 0, epsilon, True)
+
+
+def mhc_projection(coefficients: MhcCoefficients) -> Projection:
+    phi, bias, alpha, iterations, epsilon = coefficients
+    static = torch.cat(bias).view(-1, len(bias[0]))
+    return Projection(
+        torch.cat(phi).float(), static.float(), torch.cat(alpha).float(), iterations, epsilon, False
+    )
+
+
+def _read(stream: Tensor, projection: Projection) -> Read:
+    return Read(*_Read.apply(stream, *projection))  # type: ignore[no-untyped-call]
+
+
 class TritonOperations(Operations):
     """Few passes over the streams, and nothing kept of them but themselves."""
 
     name = "triton"
 
     def hc_read(self, stream: Tensor, coefficients: HcCoefficients) -> Read:
-        static = torch.cat([each.reshape(-1, stream.shape[-2]) for each in coefficients.static])
-        gates = torch.cat(coefficients.scale)
-        parts = coefficients.weight.float(), static.float(), gates.float()
-        return Read(*_Read.apply(stream, *parts, 0, coefficients.epsilon, True))  # type: ignore[no-untyped-call]
+        return _read(stream, hc_projection(coefficients))
 
     def mhc_read(self, stream: Tensor, coefficients: MhcCoefficients) -> Read:
-        phi, bias, alpha, iterations, epsilon = coefficients
-        static = torch.cat(bias).view(-1, stream.shape[-2])
-        parts = torch.cat(phi).float(), static.float(), torch.cat(alpha).float()
-        return Read(*_Read.apply(stream, *parts, iterations, epsilon, False))  # type: ignore[no-untyped-call]
+        return _read(stream, mhc_projection(coefficients))
+
+    def write_read(
+        self, through: Tensor, update: Tensor, post: Tensor, res: Tensor, coefficients: Coefficients
+    ) -> tuple[Tensor, Read]:
+        """One operator: the projection of what is written is taken while it is written."""
+        if through.shape[-2] > MOST_FUSED_STREAMS:
+            return super().write_read(through, update, post, res, coefficients)
+        match coefficients:
+            case HcCoefficients():
+                projection = hc_projection(coefficients)
+            case MhcCoefficients():
+                projection = mhc_projection(coefficients)
+            case _:
+                return super().write_read(through, update, post, res, coefficients)
+        written, *read = operators.write_read(through, update, post.float(), res.float(), *projection)
+        return written, Read(*read[:4], written)
 
     def project(self, stream: Tensor, weight: Tensor, epsilon: float) -> Tensor:
         parts = [operators.project(stream, rows, epsilon)[0] for rows in weight.float().split(MOST_ROWS)]

@@ -73,6 +73,11 @@ def mixing_blocks(sizes: Sizes) -> Blocks:
     return Blocks(4, channels(sizes.width, 256))
 
 
+def write_read_blocks(sizes: Sizes) -> Blocks:
+    """Of the write that projects what it writes, for eight warps: as few tokens as a tensor core takes."""
+    return Blocks(16, channels(sizes.width, 32))
+
+
 def sum_blocks(sizes: Sizes) -> Blocks:
     """Of the maps' backward pass: a thread holds the table of about one token."""
     return Blocks(8, channels(sizes.width, 128))

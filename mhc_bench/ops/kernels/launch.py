@@ -21,6 +21,7 @@ from mhc_bench.ops.kernels.coefficients import coefficients_backward_kernel, coe
 from mhc_bench.ops.kernels.projection import projection_kernel
 from mhc_bench.ops.kernels.stream_gradient import stream_gradient_kernel
 from mhc_bench.ops.kernels.write import write_backward_kernel, write_kernel
+from mhc_bench.ops.kernels.write_read import write_coefficients_kernel
 
 STREAM_TYPES = (torch.float32, torch.bfloat16, torch.float16)
 
@@ -304,3 +305,49 @@ def write_backward(
         )
     of_stream, of_update, of_post, of_res = grads
     return of_stream, of_update, of_post, of_res
+
+
+def write_coefficients(
+    stream: Tensor,
+    update: Tensor,
+    post: Tensor,
+    res: Tensor,
+    weight: Tensor,
+    static: Tensor,
+    gates: Tensor,
+    iterations: int,
+    epsilon: float,
+    hc: bool,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """`write`, and `coefficients` of what was written."""
+    sizes = sizes_of(stream)
+    written = torch.empty_like(stream, memory_format=torch.contiguous_format)
+    maps, kept = maps_like(stream), tables_like(stream)
+    rows, columns = table_shape(sizes.n)
+    block = blocks.write_read_blocks(sizes)
+    with on(stream):
+        write_coefficients_kernel[(triton.cdiv(sizes.tokens, block.tokens),)](
+            stream.contiguous(),
+            update.contiguous(),
+            post.contiguous(),
+            res.contiguous(),
+            written,
+            weight.contiguous(),
+            static.contiguous(),
+            gates.contiguous(),
+            *kept,
+            *maps,
+            sizes.tokens,
+            sizes.width,
+            epsilon,
+            iterations,
+            n=sizes.n,
+            QP=rows,
+            NP=columns,
+            HC=hc,
+            BT=block.tokens,
+            BC=block.channels,
+            PRECISION=PRECISION,
+            num_warps=8,
+        )
+    return written, *maps, *kept

@@ -1,7 +1,8 @@
 """The kernels as operators of torch, `torch.ops.mhc_bench.*`, with fake kernels and registered autograd.
 
-An operator may not return its input, so the read, which hands the streams on to the write, is put together
-from two of these operators in `mhc_bench.ops.fused`; all others carry their own backward pass.
+An operator may not return its input, so the first read, which hands the streams on to the write, is put
+together from `coefficients`, `aggregate` and `read_backward` in `mhc_bench.ops.fused`; what else has
+gradients carries its own backward pass.
 """
 
 from __future__ import annotations
@@ -12,8 +13,6 @@ import torch
 from torch import Tensor
 
 from mhc_bench.ops.kernels import launch
-
-Maps = tuple[Tensor, Tensor, Tensor]
 
 
 @torch.library.custom_op("mhc_bench::coefficients", mutates_args=())
@@ -194,6 +193,71 @@ def _write_backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, Tensor, Ten
 
 
 write.register_autograd(_write_backward, setup_context=_keep_inputs)
+
+
+@torch.library.custom_op("mhc_bench::write_read", mutates_args=())
+def write_read(
+    stream: Tensor,
+    update: Tensor,
+    post: Tensor,
+    res: Tensor,
+    weight: Tensor,
+    static: Tensor,
+    gates: Tensor,
+    iterations: int,
+    epsilon: float,
+    hc: bool,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """What `write` writes; its hidden, pre, post and res; the normalised projection and the inverse RMS."""
+    written, pre, *others = launch.write_coefficients(
+        stream, update, post, res, weight, static, gates, iterations, epsilon, hc
+    )
+    next_post, next_res, normalised, inverse = others
+    return written, launch.aggregate(written, pre), pre, next_post, next_res, normalised, inverse
+
+
+@write_read.register_fake
+def _(
+    stream: Tensor,
+    update: Tensor,
+    post: Tensor,
+    res: Tensor,
+    weight: Tensor,
+    static: Tensor,
+    gates: Tensor,
+    iterations: int,
+    epsilon: float,
+    hc: bool,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+    hidden = stream.new_empty(*stream.shape[:-2], stream.shape[-1])
+    return like(stream), hidden, *launch.maps_like(stream), *launch.tables_like(stream)
+
+
+def _keep_write_read(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+    *tensors, ctx.iterations, _, ctx.hc = inputs
+    written, _, pre, _, _, normalised, inverse = output
+    ctx.save_for_backward(*tensors, written, pre, normalised, inverse)
+
+
+def _write_read_backward(
+    ctx: Any,
+    grad_written: Tensor,
+    grad_hidden: Tensor,
+    grad_pre: Tensor,
+    grad_post: Tensor,
+    grad_res: Tensor,
+    *_: Tensor,
+) -> tuple[Tensor | None, ...]:
+    """The gradient of what was written, from all its uses, and then that of the write."""
+    stream, update, post, res, weight, static, gates, written, *kept = ctx.saved_tensors
+    grads = grad_written, grad_hidden, grad_pre, grad_post, grad_res
+    whole, *of_parameters = read_backward(
+        written, *grads, *kept, weight, static, gates, ctx.iterations, ctx.hc
+    )
+    return *write_backward(stream, update, post, res, whole), *of_parameters, None, None, None
+
+
+write_read.register_autograd(_write_read_backward, setup_context=_keep_write_read)
 
 
 def like(x: Tensor) -> Tensor:
