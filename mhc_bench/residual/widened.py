@@ -12,7 +12,7 @@ from mhc_bench.ops.operations import Operations
 from mhc_bench.ops.types import Coefficients, Read
 from mhc_bench.residual.contract import Carry, Maps, ResidualConnection
 from mhc_bench.residual.options import at_least
-from mhc_bench.residual.slots import copies
+from mhc_bench.residual.slots import copies, unchanged
 
 
 class WriteMaps(NamedTuple):
@@ -80,4 +80,4 @@ class WidenedConnection(ResidualConnection):
 
 
 def _carried(read: Read) -> tuple[Tensor, WriteMaps]:
-    return read.hidden, WriteMaps(read.post, read.res, read.through)
+    return read.hidden, WriteMaps(read.post, read.res, unchanged(read.through))
