@@ -9,7 +9,7 @@ from torch import Tensor
 
 from mhc_bench.residual import ResidualConnection, build
 
-WIDTH = 6
+WIDTH = 12
 
 
 def connection(name: str, *, index: int = 1, depth: int = 4, seed: int = 0, **options: Any) -> Any:

@@ -163,3 +163,26 @@ def test_parameters_stay_fp32_in_a_model_of_lower_precision() -> None:
     finally:
         torch.set_default_dtype(torch.float32)
     assert {parameter.dtype for parameter in each.parameters()} == {torch.float32}
+
+
+@torch.no_grad()
+def test_rows_first_is_the_loop_on_the_transposed_logits() -> None:
+    each = connection("mhc", sinkhorn_order="rows_columns", sinkhorn_iterations=3)
+    logits = torch.randn(4, 4, generator=torch.Generator().manual_seed(1)).double()
+    expected = torch.tensor(loop_oracle(logits.T.tolist(), 3)).double().T
+    torch.testing.assert_close(each.mixing(logits.flatten()), expected)
+    torch.testing.assert_close(expected.sum(0), torch.ones(4).double())
+    assert (expected - torch.tensor(loop_oracle(logits.tolist(), 3)).double()).abs().max() > 1e-3
+
+
+@torch.no_grad()
+def test_the_streams_are_reduced_by_sum_mean_or_learned_weights() -> None:
+    stream = torch.randn(2, 3, 4, WIDTH, generator=torch.Generator().manual_seed(1)).double()
+    mean, learned = (connection("mhc", index=3, reduction=rule) for rule in ("mean", "learned"))
+    torch.testing.assert_close(mean.collapse(stream), connection("mhc", index=3).collapse(stream) / 4)
+    token, own = stream[1, 2], dict(learned.named_parameters())
+    rms = math.sqrt(float(token.square().mean()) + 1e-6)
+    logits = own["head_alpha"] * (own["head_phi"] @ token.flatten() / rms) + own["head_bias"]
+    expected = sum(sigmoid(float(logits[j])) * token[j] for j in range(4))
+    torch.testing.assert_close(learned.collapse(stream)[1, 2], expected)
+    assert "head_phi" not in dict(connection("mhc", index=2, reduction="learned").named_parameters())

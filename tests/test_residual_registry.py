@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from omegaconf import OmegaConf
 
+from mhc_bench.config import part_names
 from mhc_bench.errors import UsageError
 from mhc_bench.residual import (
     Baseline,
@@ -113,7 +114,32 @@ def test_the_wrong_class_option_is_refused_in_a_direct_call_too() -> None:
         ManifoldHyperConnection(width=8, depth=4, index=0, initialisation="nearly")  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("name", ["baseline", "hc", "mhc"])
-def test_the_shipped_configuration_states_every_option_at_its_default(name: str) -> None:
-    shipped = OmegaConf.to_object(OmegaConf.load(configs_dir() / "variants" / f"{name}.yaml"))
-    assert shipped == {"connection": name, "options": variant_options(resolve(name))}
+LATER = {"mhc": {"reduction", "sinkhorn_order", "additive_epsilon"}}
+"""Options added after records were published: not stated where a file would change what they hold."""
+SHIPPED = {
+    name: OmegaConf.to_object(OmegaConf.load(configs_dir() / "variants" / f"{name}.yaml"))
+    for name in part_names("variants")
+}
+
+
+def test_every_variant_of_the_package_has_a_configuration() -> None:
+    assert {part["connection"] for part in SHIPPED.values()} == set(variant_names())  # type: ignore[index,call-overload]
+
+
+@pytest.mark.parametrize("name", sorted(set(SHIPPED) & set(variant_names())))
+def test_the_configuration_of_a_variants_own_name_states_every_option_at_its_default(name: str) -> None:
+    defaults = {
+        key: value
+        for key, value in variant_options(resolve(name)).items()
+        if key not in LATER.get(name, set())
+    }
+    assert SHIPPED[name] == {"connection": name, "options": defaults}
+
+
+@pytest.mark.parametrize("name", sorted(set(SHIPPED) - set(variant_names())))
+def test_a_configuration_of_another_name_builds_and_differs_from_the_defaults(name: str) -> None:
+    part: Any = SHIPPED[name]
+    assert isinstance(made(part["connection"], **part["options"]), ResidualConnection)
+    defaults = variant_options(resolve(part["connection"]))
+    own = name == "hc-pre-post"  # the default of hc-components
+    assert own or any(defaults[key] != value for key, value in part["options"].items())

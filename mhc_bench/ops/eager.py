@@ -8,7 +8,7 @@ from mhc_bench.ops import reference, streams
 from mhc_bench.ops.hc import hc_read
 from mhc_bench.ops.mhc import mhc_read
 from mhc_bench.ops.operations import Operations
-from mhc_bench.ops.precision import widened, without_autocast
+from mhc_bench.ops.precision import shaped, widened, without_autocast
 from mhc_bench.ops.types import HcCoefficients, MhcCoefficients, Read
 
 
@@ -29,7 +29,8 @@ class EagerOperations(Operations):
 
     def aggregate(self, stream: Tensor, pre: Tensor) -> Tensor:
         with without_autocast(stream):
-            return reference.read(widened(stream), pre).to(stream.dtype)
+            hidden = reference.read(widened(stream), pre).to(stream.dtype)
+            return shaped(hidden, *hidden.shape)
 
     def write(self, through: Tensor, update: Tensor, post: Tensor, res: Tensor) -> Tensor:
         return streams.write(through, update, post, res)

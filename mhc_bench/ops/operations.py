@@ -8,9 +8,17 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from typing import ClassVar
 
+import torch
 from torch import Tensor
 
-from mhc_bench.ops.types import Coefficients, HcCoefficients, MhcCoefficients, ProjectedCoefficients, Read
+from mhc_bench.ops.types import (
+    Coefficients,
+    HcCoefficients,
+    MhcCoefficients,
+    ProjectedCoefficients,
+    Read,
+    StaticCoefficients,
+)
 
 
 class Operations(ABC):
@@ -25,12 +33,23 @@ class Operations(ABC):
                 return self.hc_read(stream, coefficients)
             case MhcCoefficients():
                 return self.mhc_read(stream, coefficients)
+            case StaticCoefficients():
+                return self.static_read(stream, coefficients)
         return self.projected_read(stream, coefficients)
 
     def projected_read(self, stream: Tensor, coefficients: ProjectedCoefficients) -> Read:
         """`read` by composition: the projection and H_pre x are the implementation's, the rest is torch's."""
         pre, post, res = coefficients.activate(
             self.project(stream, coefficients.weight, coefficients.epsilon)
+        )
+        return Read(self.aggregate(stream, pre), pre, post, res, stream)
+
+    def static_read(self, stream: Tensor, coefficients: StaticCoefficients) -> Read:
+        """`read` by composition, with the same maps for every token."""
+        tokens = stream.shape[:-2]
+        pre, post, res = (
+            each.expand(*tokens, *each.shape).clone(memory_format=torch.contiguous_format)
+            for each in coefficients
         )
         return Read(self.aggregate(stream, pre), pre, post, res, stream)
 

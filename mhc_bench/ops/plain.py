@@ -7,7 +7,7 @@ from torch import Tensor
 
 from mhc_bench.ops import reference
 from mhc_bench.ops.operations import Operations
-from mhc_bench.ops.precision import widened, without_autocast
+from mhc_bench.ops.precision import shaped, widened, without_autocast
 from mhc_bench.ops.types import HcCoefficients, MhcCoefficients, Read, Triple
 
 
@@ -39,7 +39,8 @@ class ReferenceOperations(Operations):
 
     def aggregate(self, stream: Tensor, pre: Tensor) -> Tensor:
         with without_autocast(stream):
-            return reference.read(widened(stream), pre).to(stream.dtype)
+            hidden = reference.read(widened(stream), pre).to(stream.dtype)
+            return shaped(hidden, *hidden.shape)
 
     def write(self, through: Tensor, update: Tensor, post: Tensor, res: Tensor) -> Tensor:
         with without_autocast(through):

@@ -46,7 +46,18 @@ class ProjectedCoefficients(NamedTuple):
     """Projection [..., K] in fp32 at least -> pre [..., n], post [..., n] and res [..., n, n]."""
 
 
-Coefficients = HcCoefficients | MhcCoefficients | ProjectedCoefficients
+class StaticCoefficients(NamedTuple):
+    """Maps that are the same for every token, in fp32 at least."""
+
+    pre: Tensor
+    """[n]."""
+    post: Tensor
+    """[n]."""
+    res: Tensor
+    """[n, n] as [out, in]."""
+
+
+Coefficients = HcCoefficients | MhcCoefficients | ProjectedCoefficients | StaticCoefficients
 
 
 class Read(NamedTuple):

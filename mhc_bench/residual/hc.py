@@ -40,7 +40,8 @@ class HyperConnection(WidenedConnection):
         scale: float = 0.01,
         epsilon: float = 1e-6,
     ) -> None:
-        super().__init__(width=width, depth=depth, index=index, streams=streams, epsilon=epsilon)
+        super().__init__(width=width, depth=depth, index=index, streams=streams)
+        self.epsilon = within("epsilon", epsilon, 0.0, 1e-2)
         self.initial_scale = within("scale", scale, 0.0, 10.0)
         n = self.streams
         self.weight = nn.Parameter(torch.empty(2 + n, width, dtype=torch.float32))
@@ -67,12 +68,19 @@ class HyperConnection(WidenedConnection):
         match name:
             case "weight":
                 return torch.zeros(2 + n, self.width, device="cpu")
-            case "static_pre":
-                return torch.eye(n, device="cpu")[self.index % n]
-            case "static_post":
-                return torch.ones(n, device="cpu")
-            case "static_res":
-                return torch.eye(n, device="cpu")
+            case "static_pre" | "static_post" | "static_res":
+                return plain_map(name.removeprefix("static_"), n, self.index)
             case "scale_mix" | "scale_write":
                 return torch.full((1,), self.initial_scale, device="cpu")
         return super().initial_value(name, generator)
+
+
+def plain_map(which: str, n: int, index: int) -> Tensor:
+    """HC's static start in sublayer `index`: pre reads stream k mod n, post is 1, res the identity."""
+    identity = torch.eye(n, device="cpu")
+    match which:
+        case "pre":
+            return identity[index % n]
+        case "post":
+            return torch.ones(n, device="cpu")
+    return identity

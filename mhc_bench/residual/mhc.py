@@ -2,23 +2,33 @@
 
 from __future__ import annotations
 
-import math
 from typing import Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from mhc_bench.errors import choose
-from mhc_bench.ops.types import MhcCoefficients
+from mhc_bench.ops import reference
+from mhc_bench.ops.types import Coefficients, MhcCoefficients, Triple
 from mhc_bench.residual.options import at_least, within
+from mhc_bench.residual.projected import (
+    ProjectedConnection,
+    empty,
+    near_identity,
+    one_against_others,
+    square,
+)
 from mhc_bench.residual.registry import register_variant
-from mhc_bench.residual.widened import WidenedConnection
 
-_MAPS = ("pre", "post", "res")
+Initialisation = Literal["near_identity", "uniform", "deepseek_v4", "mhc_lite"]
+Reduction = Literal["sum", "mean", "learned"]
+Order = Literal["columns_rows", "rows_columns"]
+_DEEPSEEK_STD = 0.02
+_MHC_LITE_OFF_DIAGONAL = -8.0
 
 
 @register_variant("mhc")
-class ManifoldHyperConnection(WidenedConnection):
+class ManifoldHyperConnection(ProjectedConnection):
     """mHC, arXiv 2512.24880 Eq. 3 and 7-9.
 
     With v = vec(x) / rms(vec(x)) over all n*C entries, and h = alpha (v phi^T) + bias for each map:
@@ -30,25 +40,41 @@ class ManifoldHyperConnection(WidenedConnection):
     dynamic part. The biases:
 
     `near_identity` (default): each is `contrast` (1) above or below the centre of its map. H_pre has +1 at
-    stream k mod n and -1 elsewhere; H_res has +1 on the diagonal and -1 off it. A sigmoid's slope at 1 is
-    0.197 of at most 0.25; the diagonal of H_res, sigmoid(2 contrast - log(n - 1)), is 0.71 for n = 4, with
-    slope 0.205 of at most 0.25. So every map starts with four fifths of the sensitivity that it can have,
-    and the larger part of each stream stays where it is. At contrast 2 (a diagonal logit of 4) H_res has a
-    fifth of it left, at 4 (-8 off the diagonal) 1/250. H_post has +1 at stream k mod n and, elsewhere, the
-    lower value with which its mean is exactly 1: the columns of H_res sum to 1, so the sum of the streams
-    first takes each sublayer's output with weight 1, as a plain residual does. Each sublayer favours one
-    stream, so the copies part at the first write.
+    stream k mod n and -1 elsewhere; H_res has +1 on the diagonal and -1 off it, which is an off-diagonal
+    bias of -2 contrast relative to the diagonal. A sigmoid's slope at 1 is 0.197 of at most 0.25; the
+    diagonal of H_res, sigmoid(2 contrast - log(n - 1)), is 0.71 for n = 4, with slope 0.205 of at most
+    0.25. So every map starts with four fifths of the sensitivity that it can have, and the larger part of
+    each stream stays where it is. At contrast 2 (a diagonal logit of 4) H_res has a fifth of it left, at 4
+    (-8 off the diagonal) 1/250. H_post has +1 at stream k mod n and, elsewhere, the lower value with which
+    its mean is exactly 1: the columns of H_res sum to 1, so the sum of the streams first takes each
+    sublayer's output with weight 1, as a plain residual does. Each sublayer favours one stream, so the
+    copies part at the first write.
 
     `uniform`: all biases 0, as in several public models. H_res is 1/n everywhere, H_pre 1/2 and H_post 1;
     only phi tells the streams apart.
 
+    `deepseek_v4`: as transformers fills DeepSeek-V4's connections: all biases 0, phi normal with standard
+    deviation 0.02 at every width. Its gates start at 1: state `alpha: 1`.
+
+    `mhc_lite`: as the code of mHC-lite and KromHC starts the mHC that they compare with: phi 0, H_pre and
+    H_post with +1 at stream k mod n and -1 elsewhere, H_res with 0 on the diagonal and -8 off it.
+
     Args:
         streams: n.
-        sinkhorn_iterations: rounds of columns and rows, the paper's t_max.
-        initialisation: `near_identity` or `uniform`.
-        contrast: of `near_identity`, up to 4; no effect on `uniform`.
+        sinkhorn_iterations: rounds, the paper's t_max.
+        initialisation: `near_identity`, `uniform`, `deepseek_v4` or `mhc_lite`.
+        contrast: of `near_identity`, up to 4; no effect on the others.
         alpha: start value of the three gates.
         epsilon: of the RMS norm.
+        reduction: of the streams after the last sublayer. The paper says nothing. `sum` (default: HC's and
+            the public reproductions' rule); `mean`, the same but for the final norm's epsilon; `learned`,
+            DeepSeek-V4's head: sigmoid weights from a projection of its own, with bias and gate, which the
+            last sublayer's connection holds. It starts as the mean's direction: bias 0.
+        sinkhorn_order: `columns_rows` (the paper's: rows sum to 1 exactly) or `rows_columns` (Liger,
+            Megatron and others: columns do).
+        additive_epsilon: DeepSeek-V4's `hc_eps`: the start is a softmax plus it, each sum gets it before
+            the division, and H_pre and the head's weights get it on top. 0 is the paper. Other than the
+            default order and 0 are computed by composition, slower than the fused operations.
     """
 
     def __init__(
@@ -59,72 +85,125 @@ class ManifoldHyperConnection(WidenedConnection):
         index: int,
         streams: int = 4,
         sinkhorn_iterations: int = 20,
-        initialisation: Literal["near_identity", "uniform"] = "near_identity",
+        initialisation: Initialisation = "near_identity",
         contrast: float = 1.0,
         alpha: float = 0.01,
         epsilon: float = 1e-6,
+        reduction: Reduction = "sum",
+        sinkhorn_order: Order = "columns_rows",
+        additive_epsilon: float = 0.0,
     ) -> None:
-        super().__init__(width=width, depth=depth, index=index, streams=streams, epsilon=epsilon)
-        choose("initialisation", initialisation, ("near_identity", "uniform"))
+        super().__init__(
+            width=width,
+            depth=depth,
+            index=index,
+            streams=streams,
+            logits=streams * streams,
+            contrast=within("contrast", contrast, 0.0, 4.0) if initialisation == "near_identity" else 0.0,
+            alpha=alpha,
+            epsilon=epsilon,
+        )
+        choose("initialisation", initialisation, ("near_identity", "uniform", "deepseek_v4", "mhc_lite"))
+        choose("reduction", reduction, ("sum", "mean", "learned"))
+        choose("sinkhorn_order", sinkhorn_order, ("columns_rows", "rows_columns"))
         self.sinkhorn_iterations = at_least("sinkhorn_iterations", sinkhorn_iterations, 1)
-        self.initial_alpha = within("alpha", alpha, 0.0, 10.0)
-        self.contrast = within("contrast", contrast, 0.0, 4.0) if initialisation == "near_identity" else 0.0
-        n, wide = self.streams, self.streams * width
-        self.phi_pre, self.phi_post, self.phi_res = _empty(n, wide), _empty(n, wide), _empty(n * n, wide)
-        self.bias_pre, self.bias_post, self.bias_res = _empty(n), _empty(n), _empty(n * n)
-        self.alpha_pre, self.alpha_post, self.alpha_res = _empty(1), _empty(1), _empty(1)
+        self.initialisation, self.reduction, self.sinkhorn_order = initialisation, reduction, sinkhorn_order
+        self.additive_epsilon = additive_epsilon and within("additive_epsilon", additive_epsilon, 0.0, 1e-2)
+        if self.has_head:
+            self.head_phi = empty(self.streams, self.streams * width)
+            self.head_bias, self.head_alpha = empty(self.streams), empty(1)
         self.reset_parameters()
 
-    def coefficients(self) -> MhcCoefficients:
-        phi = self.phi_pre, self.phi_post, self.phi_res
-        bias = self.bias_pre, self.bias_post, self.bias_res
-        alpha = self.alpha_pre, self.alpha_post, self.alpha_res
+    @property
+    def has_head(self) -> bool:
+        """Whether this connection collapses the streams with learned weights."""
+        return self.reduction == "learned" and self.index == self.depth - 1
+
+    def coefficients(self) -> Coefficients:
+        if self.sinkhorn_order != "columns_rows" or self.additive_epsilon:
+            return super().coefficients()
+        phi, bias, alpha = ((each[0], each[1], each[2]) for each in map(self.own, ("phi", "bias", "alpha")))
         return MhcCoefficients(phi, bias, alpha, self.sinkhorn_iterations, self.epsilon)
+
+    def activate(self, projection: Tensor) -> Triple:
+        pre, post, res = super().activate(projection)
+        return pre + self.additive_epsilon, post, res
+
+    def mixing(self, logits: Tensor) -> Tensor:
+        matrix = square(logits, self.streams)
+        if self.sinkhorn_order == "rows_columns":
+            transposed = self._columns_then_rows(matrix.mT).mT
+            return transposed.clone(memory_format=torch.contiguous_format)
+        return self._columns_then_rows(matrix)
+
+    def _columns_then_rows(self, logits: Tensor) -> Tensor:
+        if self.additive_epsilon:
+            return sinkhorn_with_epsilon(logits, self.sinkhorn_iterations, self.additive_epsilon)
+        return reference.sinkhorn(logits, self.sinkhorn_iterations)
+
+    def collapse(self, stream: Tensor) -> Tensor:
+        if self.reduction == "mean":
+            return stream.mean(-2)
+        if not self.has_head:
+            return super().collapse(stream)
+        projection = self.operations.project(stream, self.head_phi, self.epsilon)
+        weights = torch.sigmoid(self.head_alpha * projection + self.head_bias) + self.additive_epsilon
+        return self.operations.aggregate(stream, weights)
 
     def decayed_parameters(self) -> frozenset[str]:
         """The projections; biases and gates never decay."""
-        return frozenset(f"phi_{name}" for name in _MAPS)
-
-    def gate_parameters(self) -> frozenset[str]:
-        return frozenset(f"alpha_{name}" for name in _MAPS)
+        return super().decayed_parameters() | ({"head_phi"} if self.has_head else set())
 
     def inert_parameters(self) -> frozenset[str]:
-        """H_res's, where the streams are still copies (rows sum to 1) or there is one stream (H_res is 1).
+        """H_res's, where exact sums hide it: rows from streams that are still copies, columns from a sum.
 
-        In the last sublayer their gradient is only the Sinkhorn error of the column sums: small, not zero.
+        With one stream H_res is a constant. In the paper's order the last sublayer's gradient is only the
+        Sinkhorn error of the column sums: small, not zero.
         """
-        inert = self.index == 0 or self.streams == 1
-        return frozenset({"phi_res", "bias_res", "alpha_res"}) if inert else frozenset()
+        rows_exact = self.sinkhorn_order == "columns_rows" and not self.additive_epsilon
+        columns_exact = self.sinkhorn_order == "rows_columns" and not self.additive_epsilon
+        at_end = self.index == self.depth - 1 and self.reduction != "learned"
+        inert = self.streams == 1 or (self.index == 0 and rows_exact) or (at_end and columns_exact)
+        return self.mixing_parameters() if inert else frozenset()
+
+    def initial_projection(self, rows: int, generator: torch.Generator) -> Tensor:
+        if self.initialisation == "mhc_lite":
+            return torch.zeros(rows, self.streams * self.width, device="cpu")
+        if self.initialisation == "deepseek_v4":
+            wide = self.streams * self.width
+            return torch.randn(rows, wide, generator=generator, device="cpu") * _DEEPSEEK_STD
+        return super().initial_projection(rows, generator)
+
+    def initial_bias(self, which: str) -> Tensor:
+        if self.initialisation == "mhc_lite" and which != "res":
+            return one_against_others(self.streams, self.index % self.streams, 1.0)
+        return super().initial_bias(which)
+
+    def initial_mixing(self) -> Tensor:
+        if self.initialisation == "mhc_lite":
+            return _MHC_LITE_OFF_DIAGONAL * (1 - torch.eye(self.streams, device="cpu")).flatten()
+        return near_identity(self.streams, self.contrast).flatten()
 
     def initial_value(self, name: str, generator: torch.Generator) -> Tensor:
-        n = self.streams
-        match name.partition("_"):
-            case "phi", _, ("pre" | "post" | "res") as which:
-                rows, wide = n * n if which == "res" else n, n * self.width
-                return torch.randn(rows, wide, generator=generator, device="cpu") / math.sqrt(wide)
-            case "bias", _, ("pre" | "post" | "res") as which:
-                return self._initial_bias(which)
-            case "alpha", _, ("pre" | "post" | "res"):
-                return torch.full((1,), self.initial_alpha, device="cpu")
+        if self.has_head:
+            match name:
+                case "head_phi":
+                    return self.initial_projection(self.streams, generator)
+                case "head_bias":
+                    return torch.zeros(self.streams, device="cpu")
+                case "head_alpha":
+                    return torch.full((1,), self.initial_alpha, device="cpu")
         return super().initial_value(name, generator)
 
-    def _initial_bias(self, which: str) -> Tensor:
-        n, contrast = self.streams, self.contrast
-        own = torch.eye(n, device="cpu")
-        if which == "res":
-            return contrast * (2 * own - 1).flatten()
-        own = own[self.index % n]
-        if which == "pre":
-            return contrast * (2 * own - 1)
-        return torch.where(own > 0, contrast, _balancing_logit(n, contrast)) if n > 1 else 0 * own
 
+def sinkhorn_with_epsilon(logits: Tensor, iterations: int, epsilon: float) -> Tensor:
+    """DeepSeek-V4's Sinkhorn of logits [..., n, n] as [out, in]: columns and then rows, `iterations` times.
 
-def _empty(*shape: int) -> nn.Parameter:
-    """A parameter to be filled; fp32 even in a model of lower precision."""
-    return nn.Parameter(torch.empty(shape, dtype=torch.float32))
-
-
-def _balancing_logit(n: int, logit: float) -> float:
-    """What n - 1 entries must be for 2 sigmoid to have mean 1 over n entries, one of which is `logit`."""
-    share = (n - 2 / (1 + math.exp(-logit))) / (n - 1) / 2
-    return math.log(share / (1 - share))
+    The first columns are a softmax plus `epsilon`; every later sum gets `epsilon` before the division.
+    """
+    matrix = torch.softmax(logits, dim=-2) + epsilon
+    matrix = matrix / (matrix.sum(-1, keepdim=True) + epsilon)
+    for _ in range(iterations - 1):
+        matrix = matrix / (matrix.sum(-2, keepdim=True) + epsilon)
+        matrix = matrix / (matrix.sum(-1, keepdim=True) + epsilon)
+    return matrix

@@ -5,14 +5,14 @@ from __future__ import annotations
 from abc import abstractmethod
 from typing import NamedTuple
 
-import torch
 from torch import Tensor
 
 from mhc_bench.ops.choice import operations_named
 from mhc_bench.ops.operations import Operations
 from mhc_bench.ops.types import Coefficients, Read
 from mhc_bench.residual.contract import Carry, Maps, ResidualConnection
-from mhc_bench.residual.options import at_least, within
+from mhc_bench.residual.options import at_least
+from mhc_bench.residual.slots import copies, unchanged
 
 
 class WriteMaps(NamedTuple):
@@ -33,10 +33,9 @@ class WidenedConnection(ResidualConnection):
     stream and the hidden state keep the stream's dtype.
     """
 
-    def __init__(self, *, width: int, depth: int, index: int, streams: int, epsilon: float) -> None:
+    def __init__(self, *, width: int, depth: int, index: int, streams: int) -> None:
         super().__init__(width=width, depth=depth, index=index)
         self.streams = at_least("streams", streams, 1)
-        self.epsilon = within("epsilon", epsilon, 0.0, 1e-2)
         self.operations = operations_named("eager")
 
     @abstractmethod
@@ -47,8 +46,7 @@ class WidenedConnection(ResidualConnection):
         self.operations = operations
 
     def expand(self, hidden: Tensor) -> Tensor:
-        copies = hidden.unsqueeze(-2).expand(*hidden.shape[:-1], self.streams, self.width)
-        return copies.clone(memory_format=torch.contiguous_format)
+        return copies(hidden, self.streams)
 
     def read(self, stream: Tensor) -> tuple[Tensor, Carry]:
         return _carried(self.operations.read(stream, self.coefficients()))
@@ -82,4 +80,4 @@ class WidenedConnection(ResidualConnection):
 
 
 def _carried(read: Read) -> tuple[Tensor, WriteMaps]:
-    return read.hidden, WriteMaps(read.post, read.res, read.through)
+    return read.hidden, WriteMaps(read.post, read.res, unchanged(read.through))
