@@ -101,6 +101,19 @@ def test_a_peer_that_fails_is_named_and_an_error_of_our_own_is_seen(monkeypatch:
         measure_problem(problem, ["eager"], 3, 1.0)
 
 
+def test_a_problem_too_large_for_the_reference_is_said_and_the_rest_goes_on(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def full(*given: object) -> object:
+        raise torch.OutOfMemoryError
+
+    monkeypatch.setattr(ops, "our_trial", full)
+    problem = Problem("write", "", 8, 16, 4, torch.float32, CPU)
+    found = measure_problem(problem, ["eager", "liger", "hyper-connections"], 3, 1.0)
+    assert [cell.implementation for cell in found] == 2 * ["eager"] + 2 * ["liger"]
+    assert all("out of memory" in cell.not_measured for cell in found)
+
+
 def test_obstacles_are_said_one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(peers.importlib.util, "find_spec", lambda name: object())
     here = Problem("site", "mhc", 8, 16, 4, torch.float32, CPU)

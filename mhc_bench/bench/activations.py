@@ -19,7 +19,7 @@ from torch.distributed.tensor import DTensor
 from transformers import PreTrainedModel
 
 from mhc_bench.bench.floor import stream_count
-from mhc_bench.bench.subject import StepSubject, check_comparable
+from mhc_bench.bench.subject import StepSubject, check_comparable, release
 from mhc_bench.bench.traffic import kept_units
 from mhc_bench.config import RunConfig
 from mhc_bench.data import open_source
@@ -113,6 +113,8 @@ def kept_activations(configs: Sequence[RunConfig]) -> list[KeptActivations]:
             hardware = dataclasses.replace(config.hardware, recompute=recompute, compile=False)
             subject = StepSubject(dataclasses.replace(config, hardware=hardware), source, batches=1)
             found.append(_measured(subject, recompute))
+            del subject
+            release(configs)
     return found
 
 

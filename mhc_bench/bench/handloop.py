@@ -11,7 +11,13 @@ from torch.optim.lr_scheduler import LambdaLR
 from mhc_bench.bench.subject import batch_of, bench_device
 from mhc_bench.config import RunConfig
 from mhc_bench.data import TokenSource
-from mhc_bench.model import build_backbone, materialise, parameter_groups, shared_weight_digest
+from mhc_bench.model import (
+    build_backbone,
+    decoder_layers,
+    materialise,
+    parameter_groups,
+    shared_weight_digest,
+)
 from mhc_bench.training.schedule import multiplier
 
 
@@ -38,6 +44,9 @@ class HandLoop:
             depth_scaled=start.depth_scaled,
             device=self.device,
         )
+        if config.hardware.compile:
+            for _, layer in decoder_layers(self.model):
+                layer.compile()
         self.start_digest = shared_weight_digest(self.model)
         self.optimizer = AdamW(
             parameter_groups(self.model, wanted.weight_decay),

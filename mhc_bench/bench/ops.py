@@ -143,8 +143,11 @@ def problems(grid: OpsGrid) -> Iterator[Problem]:
 
 def measure_problem(problem: Problem, names: Sequence[str], rounds: int, seconds: float) -> list[Cell]:
     """Time every implementation in `names` that has this operation."""
-    data = Data(problem)
-    expected = _results(our_trial(REFERENCE, problem, data), problem, data)
+    try:
+        data = Data(problem)
+        expected = _results(our_trial(REFERENCE, problem, data), problem, data)
+    except torch.OutOfMemoryError:
+        return _unmeasured(problem, names, "the reference to compare with is out of memory")
     trials: dict[str, Trial] = {}
     reasons: dict[str, str] = {}
     differences: dict[str, float] = {}
@@ -167,6 +170,11 @@ def measure_problem(problem: Problem, names: Sequence[str], rounds: int, seconds
         if name in trials or name in reasons
         for direction in DIRECTIONS
     ]
+
+
+def _unmeasured(problem: Problem, names: Sequence[str], reason: str) -> list[Cell]:
+    able = [name for name in names if name not in PEERS or PEERS[name].offers(problem)]
+    return [_cell(problem, name, way, None, {}, reason) for name in able for way in DIRECTIONS]
 
 
 def _dtype(problem: Problem) -> str:
