@@ -15,7 +15,7 @@ from torch.autograd.function import once_differentiable
 from mhc_bench.ops.eager import EagerOperations
 from mhc_bench.ops.native import build, library
 from mhc_bench.ops.precision import shaped, widened, without_autocast
-from mhc_bench.ops.types import Coefficients, HcCoefficients, MhcCoefficients, ProjectedCoefficients, Read
+from mhc_bench.ops.types import Coefficients, HcCoefficients, MhcCoefficients, Read
 
 _native = library.OPERATORS
 
@@ -129,7 +129,7 @@ class CompiledOperations(EagerOperations):
     def write_read(
         self, through: Tensor, update: Tensor, post: Tensor, res: Tensor, coefficients: Coefficients
     ) -> tuple[Tensor, Read]:
-        if isinstance(coefficients, ProjectedCoefficients) or widened(through) is not through:
+        if not isinstance(coefficients, HcCoefficients | MhcCoefficients) or widened(through) is not through:
             return super().write_read(through, update, post, res, coefficients)
         with without_autocast(through):
             written, hidden, pre, post, res = _WriteRead.apply(  # type: ignore[no-untyped-call]
