@@ -72,10 +72,6 @@ class Hardware(Part):
     processes: Count
     memory_bytes: Count | None
     gpus: tuple[str, ...] = ()
-    sharding: dict[str, str] = {}
-    """What FSDP2 split and rounded where, the same for all variants; empty without FSDP2."""
-    changes: tuple[HardwareSpan, ...] = ()
-    """Of a run that went on with other hardware: what its steps ran on. Its times are those of the last."""
 
 
 class Provenance(Part):
@@ -91,14 +87,18 @@ class Provenance(Part):
     lock_hash: Sha256 | None = None
     """Over `name==version` of every package that mhc-bench needs, directly or not, as installed."""
     hardware: Hardware
+    hardware_changes: tuple[HardwareSpan, ...] | None = None
+    """Of a run that went on with other hardware: what its steps ran on. Its times are those of the last."""
+    sharding: dict[str, str] | None = None
+    """What FSDP2 split and rounded where, the same for all variants; empty without FSDP2."""
 
 
 class Numerics(Part):
     """What decides whether a run can be repeated to the bit, as torch had it while training."""
 
     precision: str
-    operations: str = "eager"
-    """Which implementation computed the residual connections."""
+    operations: str
+    """Which implementation computed the residual connections' operations (see `docs/operations.md`)."""
     matmul_precision: str
     """torch's setting for products of fp32 matrices: `highest`, `high` or `medium`."""
     deterministic: bool

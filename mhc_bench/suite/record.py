@@ -108,9 +108,9 @@ def provenance(run: RunConfig, training: dict[str, Any]) -> dict[str, Any]:
             "processes": training.get("world_size", 1),
             "memory_bytes": here["memory_bytes"],
             "gpus": training.get("gpus", []),
-            "sharding": training.get("sharding", {}),
-            "changes": changes if len(changes) > 1 else [],
         },
+        "hardware_changes": changes if len(changes) > 1 else [],
+        "sharding": training.get("sharding", {}),
     }
 
 
