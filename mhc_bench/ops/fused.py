@@ -109,11 +109,15 @@ class TritonOperations(Operations):
         return written, Read(*read[:4], written)
 
     def project(self, stream: Tensor, weight: Tensor, epsilon: float) -> Tensor:
-        parts = [operators.project(stream, rows, epsilon)[0] for rows in weight.float().split(MOST_ROWS)]
+        parts = [
+            operators.project(stream, rows, epsilon)[0] for rows in torch.split(weight.float(), MOST_ROWS)
+        ]
         return parts[0] if len(parts) == 1 else torch.cat(parts, -1)
 
     def aggregate(self, stream: Tensor, pre: Tensor) -> Tensor:
-        return operators.aggregate(stream, pre.float())
+        hidden: Tensor = operators.aggregate(stream, pre.float())
+        return hidden
 
     def write(self, through: Tensor, update: Tensor, post: Tensor, res: Tensor) -> Tensor:
-        return operators.write(through, update, post.float(), res.float())
+        written: Tensor = operators.write(through, update, post.float(), res.float())
+        return written
