@@ -105,8 +105,9 @@ class TritonOperations(Operations):
         if not isinstance(coefficients, MhcCoefficients) or through.shape[-2] > MOST_FUSED_STREAMS:
             return super().write_read(through, update, post, res, coefficients)
         projection = mhc_projection(coefficients)
-        written, *read = operators.write_read(through, update, post.float(), res.float(), *projection)
-        return written, Read(*read[:4], written)
+        results = operators.write_read(through, update, post.float(), res.float(), *projection)
+        written, hidden, next_pre, next_post, next_res, _, _ = results
+        return written, Read(hidden, next_pre, next_post, next_res, written)
 
     def project(self, stream: Tensor, weight: Tensor, epsilon: float) -> Tensor:
         parts = [
