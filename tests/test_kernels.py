@@ -111,7 +111,7 @@ def test_values_and_gradients_are_the_oracles(case: Case) -> None:
     exact = results(operations_named("reference"), case, torch.float64)
     names = [*NAMES, *(f"d parameter {k}" for k in range(len(exact) - len(NAMES)))]
     # at 16 the maps are nearly permutations, and rounding the logits alone moves them by 1e-5
-    tolerance = {16.0: 2e-4, 4.0: 5e-5}.get(case.spread, 1e-5)
+    tolerance = {16.0: 2e-4, 4.0: 5e-5}.get(case.spread, 3e-5)
     for name, ours, expected in zip(names, found()[case], exact, strict=True):
         absolute = (ours - expected).abs().max().item()
         relative = absolute / max(expected.abs().max().item(), 1e-30)

@@ -27,7 +27,7 @@ def launch_all(n: int, width: int, dtype: torch.dtype, tokens: int, hc: bool) ->
     run = {name: getattr(operators, name)._init_fn for name in NAMES}
     pre, post, res, normalised, inverse = run["coefficients"](stream, weight, static, gates, 20, 1e-6, hc)
     run["aggregate"](stream, pre)
-    if n <= MOST_FUSED_STREAMS:
+    if n <= MOST_FUSED_STREAMS and not hc:
         run["write_read"](stream, update, post, res, weight, static, gates, 20, 1e-6, hc)
     run["write"](stream, update, post, res)
     run["write_backward"](stream, update, post, res, stream)

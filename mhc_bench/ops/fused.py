@@ -19,7 +19,7 @@ from mhc_bench.ops.operations import Operations
 from mhc_bench.ops.types import Coefficients, HcCoefficients, MhcCoefficients, Read
 
 MOST_FUSED_STREAMS = 4
-"""Whose tiles and projection fit into the registers of one program."""
+"""Whose tiles and projection fit into the registers of one program; HC's do not for four."""
 MOST_ROWS = 128
 """Of a weight that one launch projects with."""
 
@@ -101,25 +101,24 @@ class TritonOperations(Operations):
     def write_read(
         self, through: Tensor, update: Tensor, post: Tensor, res: Tensor, coefficients: Coefficients
     ) -> tuple[Tensor, Read]:
-        """One operator: the projection of what is written is taken while it is written."""
-        if through.shape[-2] > MOST_FUSED_STREAMS:
+        """For mHC of few streams one operator, which projects what it writes while it writes."""
+        if not isinstance(coefficients, MhcCoefficients) or through.shape[-2] > MOST_FUSED_STREAMS:
             return super().write_read(through, update, post, res, coefficients)
-        match coefficients:
-            case HcCoefficients():
-                projection = hc_projection(coefficients)
-            case MhcCoefficients():
-                projection = mhc_projection(coefficients)
-            case _:
-                return super().write_read(through, update, post, res, coefficients)
-        written, *read = operators.write_read(through, update, post.float(), res.float(), *projection)
-        return written, Read(*read[:4], written)
+        projection = mhc_projection(coefficients)
+        results = operators.write_read(through, update, post.float(), res.float(), *projection)
+        written, hidden, next_pre, next_post, next_res, _, _ = results
+        return written, Read(hidden, next_pre, next_post, next_res, written)
 
     def project(self, stream: Tensor, weight: Tensor, epsilon: float) -> Tensor:
-        parts = [operators.project(stream, rows, epsilon)[0] for rows in weight.float().split(MOST_ROWS)]
+        parts = [
+            operators.project(stream, rows, epsilon)[0] for rows in torch.split(weight.float(), MOST_ROWS)
+        ]
         return parts[0] if len(parts) == 1 else torch.cat(parts, -1)
 
     def aggregate(self, stream: Tensor, pre: Tensor) -> Tensor:
-        return operators.aggregate(stream, pre.float())
+        hidden: Tensor = operators.aggregate(stream, pre.float())
+        return hidden
 
     def write(self, through: Tensor, update: Tensor, post: Tensor, res: Tensor) -> Tensor:
-        return operators.write(through, update, post.float(), res.float())
+        written: Tensor = operators.write(through, update, post.float(), res.float())
+        return written

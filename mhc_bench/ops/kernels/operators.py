@@ -155,8 +155,8 @@ def _keep_inputs(ctx: Any, inputs: tuple[Tensor, ...], output: Tensor) -> None:
     ctx.save_for_backward(*inputs)
 
 
-def _aggregate_backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor]:
-    return aggregate_backward(*ctx.saved_tensors, grad)
+def _aggregate_backward(ctx: Any, grad: Tensor) -> tuple[Tensor, ...]:
+    return (*aggregate_backward(*ctx.saved_tensors, grad),)
 
 
 aggregate.register_autograd(_aggregate_backward, setup_context=_keep_inputs)
@@ -188,8 +188,8 @@ def _(
     return like(stream), like(update), like(post), like(res)
 
 
-def _write_backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    return write_backward(*ctx.saved_tensors, grad)
+def _write_backward(ctx: Any, grad: Tensor) -> tuple[Tensor, ...]:
+    return (*write_backward(*ctx.saved_tensors, grad),)
 
 
 write.register_autograd(_write_backward, setup_context=_keep_inputs)
