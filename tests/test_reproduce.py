@@ -95,6 +95,15 @@ def test_the_same_machine_and_lock_give_the_same_bits(
     assert any(note.text == "reproduced by A reader: identical bits" for note in report.notes)
 
 
+def test_a_record_is_run_again_with_the_operations_that_it_was_made_with(published: Path) -> None:
+    record = read_record(published)
+    assert record.numerics is not None
+    other = record.numerics.model_copy(update={"operations": "reference"})
+    for numerics, expected in ((record.numerics, "eager"), (other, "reference"), (None, "eager")):
+        told = record.model_copy(update={"numerics": numerics})
+        assert module.runnable(told, published).hardware.operations == expected
+
+
 def test_a_tampered_loss_lies_outside_the_seeds_interval(really_run: Path, tmp_path: Path) -> None:
     for seed, loss in enumerate((1.0, 1.01, 1.02)):
         tampered(really_run, seed, loss)

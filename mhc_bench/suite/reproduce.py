@@ -71,6 +71,8 @@ def runnable(record: Record, path: Path) -> RunConfig:
     run = restore(record.configuration)
     if protocol_id(run) != record.identity.protocol_id:
         raise UsageError(f"{path}: protocol id {record.identity.protocol_id}: expected {protocol_id(run)}")
+    # what `auto` stood for then; records without numerics are from when there was one implementation
+    run.hardware.operations = record.numerics.operations if record.numerics else "eager"  # type: ignore[assignment]
     return run
 
 
