@@ -86,6 +86,8 @@ def test_no_shipped_file_is_outside_a_known_group() -> None:
         (["steps"], "expected key=value"),
         (["evaluation.limit=0"], "evaluation.limit"),
         (["hardware=cpuu", "hardware.threads=2"], "did you mean 'cpu'"),
+        (["hardware.operations=triton"], "hardware.operations is triton: expected auto, eager or reference"),
+        (["hardware=gpu", "hardware.operations=compiled"], "hardware.operations is compiled: expected auto"),
         (["logging.milestones=[0.5,1e9]"], "logging.milestones is 1000000000.0: expected a fraction"),
     ],
 )

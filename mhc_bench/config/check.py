@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 
 from mhc_bench.config.schema import (
@@ -161,6 +162,14 @@ def check_hardware(hardware: HardwareConfig, training: TrainingConfig) -> None:
         "false with hardware.recompute=block, whose hooks no compiled graph can hold",
     )
     _require(hardware.side_by_side >= 0, "hardware.side_by_side", hardware.side_by_side, "0 or more")
+    elsewhere = {"gpu": "compiled", "cpu": "triton"}[hardware.accelerator]
+    interpreted = os.environ.get("TRITON_INTERPRET") == "1"
+    _require(
+        hardware.operations != elsewhere or (elsewhere == "triton" and interpreted),
+        "hardware.operations",
+        hardware.operations,
+        f"auto, eager or reference with hardware.accelerator={hardware.accelerator}",
+    )
 
 
 def check_launcher(launcher: LauncherConfig) -> None:

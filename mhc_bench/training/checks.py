@@ -32,10 +32,6 @@ def check_run(config: RunConfig) -> None:
 def _check_devices(config: RunConfig) -> None:
     hardware = config.hardware
     if hardware.accelerator == "gpu":
-        if hardware.operations == "compiled":
-            raise UsageError(
-                "hardware.operations is 'compiled', which computes on a CPU: use 'auto' or 'eager'"
-            )
         found = torch.cuda.device_count()
         if found < hardware.devices:
             raise UsageError(
