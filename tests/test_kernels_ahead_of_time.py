@@ -61,7 +61,7 @@ def checked(results: dict[str, Resources], folder: Path, vectors: bool = True) -
     report = {name: each._asdict() for name, each in sorted(results.items())}
     (folder / "resources.json").write_text(json.dumps(report, indent=2))
     print(*(f"{name} {each}" for name, each in sorted(results.items())), sep="\n")
-    assert len(results) >= 7
+    assert len(results) >= 6
     for name, each in results.items():
         assert each.spilled == 0, name
         assert each.registers <= 255 and each.shared <= 227 * 1024, name
@@ -74,7 +74,7 @@ def test_four_streams_in_bf16_spill_nothing_at_the_papers_widths(width: int, tmp
     checked(compiled(4, width, torch.bfloat16, 16384), tmp_path)
 
 
-@pytest.mark.slow
+@pytest.mark.grid
 @pytest.mark.parametrize("n", [1, 2, 3, 4, 5, 6, 7, 8])
 @pytest.mark.parametrize("hc", [False, True], ids=["mhc", "hc"])
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32], ids=str)

@@ -13,7 +13,7 @@ from tiny_runs import tiny_run, write_corpus
 
 from mhc_bench.config import LoggerConfig
 from mhc_bench.errors import UsageError
-from mhc_bench.training import fit
+from mhc_bench.training import TrainingSummary, fit
 from mhc_bench.training.history import History
 from mhc_bench.training.loggers import logger_class, make_logger
 from mhc_bench.training.operations import OPERATIONS_FILE
@@ -134,11 +134,16 @@ def test_history_goes_through_a_checkpoint_unchanged() -> None:
     assert second.elapsed() >= first.state()["elapsed"] - 1.0
 
 
+def operations_of(summary: TrainingSummary) -> str:
+    assert summary.numerics is not None
+    return str(summary.numerics["operations"])
+
+
 def test_the_operations_are_settled_at_the_start_and_kept(
     corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run = tiny_run(corpus, "mhc", steps=2)
-    assert fit(run, tmp_path / "short").operations == "eager"
+    assert operations_of(fit(run, tmp_path / "short")) == "eager"
     note = json.loads((tmp_path / "short" / OPERATIONS_FILE).read_text())
     assert note["operations"] == "eager"
     assert "too short to compile for" in note["reason"]
@@ -146,7 +151,7 @@ def test_the_operations_are_settled_at_the_start_and_kept(
     # what a run was started with stands, whatever would be chosen now
     (tmp_path / "moved").mkdir()
     (tmp_path / "moved" / OPERATIONS_FILE).write_text('{"operations": "compiled", "reason": "long enough"}')
-    assert fit(run, tmp_path / "moved").operations == "compiled"
+    assert operations_of(fit(run, tmp_path / "moved")) == "compiled"
     monkeypatch.setenv("CXX", "no-such-compiler")
     (tmp_path / "moved" / "training.json").unlink()
     with pytest.raises(UsageError, match="no C\\+\\+ compiler here"):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import textwrap
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -12,6 +13,9 @@ from mhc_bench.bench.ops import REFERENCE, Cell, OpsGrid, measure_problem, probl
 from mhc_bench.bench.origin import Origin, origin_of
 from mhc_bench.bench.step import threads
 from mhc_bench.bench.table import table
+
+WIDTH = 110
+"""Of lines that are wrapped."""
 
 SCHEMA = "mhc-bench/ops/1"
 PER_DIRECTION = ("ms", "floor", "GB/s", "of copy", "x ref")
@@ -119,4 +123,5 @@ def _missing(cells: list[Cell]) -> list[str]:
         f"not measured: {implementation} ({', '.join(sorted(names))}): {reason}"
         for (implementation, reason), names in found.items()
     ]
-    return ["\n".join(lines)] if lines else []
+    wrapped = [textwrap.fill(line, WIDTH, subsequent_indent="  ") for line in lines]
+    return ["\n".join(wrapped)] if wrapped else []

@@ -42,12 +42,12 @@ class SinkhornTrace(NamedTuple):
 
 def sinkhorn_forward(logits: Tensor, iterations: int) -> SinkhornTrace:
     """exp(logits) [n, n, N], columns and then rows divided by their sums, `iterations` times."""
-    return SinkhornTrace(*torch.ops.mhc_bench.sinkhorn(logits, iterations))
+    return SinkhornTrace(*torch.ops.mhc_bench_eager.sinkhorn(logits, iterations))
 
 
 def sinkhorn_backward(grad: Tensor, trace: SinkhornTrace) -> Tensor:
     """The gradient of the logits [n, n, N] from that of the matrix."""
-    result: Tensor = torch.ops.mhc_bench.sinkhorn_backward(grad, *trace)
+    result: Tensor = torch.ops.mhc_bench_eager.sinkhorn_backward(grad, *trace)
     return result
 
 
@@ -96,11 +96,11 @@ def _define(schema: str, kernel: Callable[..., Any], fake: Callable[..., Any]) -
     name, tags = schema.partition("(")[0], (torch.Tag.pt2_compliant_tag,)
     _LIBRARY.define(schema, tags=tags)  # type: ignore[no-untyped-call]
     _LIBRARY.impl(name, kernel, "CompositeExplicitAutograd")  # type: ignore[no-untyped-call]
-    torch.library.register_fake(f"mhc_bench::{name}", fake, lib=_LIBRARY)
+    torch.library.register_fake(f"mhc_bench_eager::{name}", fake, lib=_LIBRARY)
 
 
 _TRACE = "Tensor matrix, Tensor columns, Tensor rows, Tensor raised, Tensor largest"
-_LIBRARY = torch.library.Library("mhc_bench", "FRAGMENT")  # type: ignore[no-untyped-call]
+_LIBRARY = torch.library.Library("mhc_bench_eager", "FRAGMENT")  # type: ignore[no-untyped-call]
 _define(f"sinkhorn(Tensor logits, int iterations) -> ({_TRACE})", _forward, _forward_results)
 _define(f"sinkhorn_backward(Tensor grad, {_TRACE}) -> Tensor", _backward, _backward_result)
 

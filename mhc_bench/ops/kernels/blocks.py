@@ -64,7 +64,9 @@ def channels(width: int, most: int) -> int:
 
 def product_blocks(sizes: Sizes) -> Blocks:
     """Of kernels that project: many tokens share each weight that is loaded."""
-    tokens = 64 if sizes.tokens >= 64 * PROGRAMS // 2 else 32 if sizes.tokens >= 32 * PROGRAMS // 2 else 16
+    most = 32 if sizes.n in (2, 3) else 64  # 64 tokens of two or three streams in fp32 would spill
+    fitting = [tokens for tokens in (32, 64) if tokens <= most and sizes.tokens >= tokens * PROGRAMS // 2]
+    tokens = max(fitting, default=16)
     return Blocks(tokens, channels(sizes.width, 64 if sizes.n <= 4 else 32))
 
 
@@ -80,7 +82,7 @@ def write_read_blocks(sizes: Sizes) -> Blocks:
 
 def sum_blocks(sizes: Sizes) -> Blocks:
     """Of the maps' backward pass: a thread holds the table of about one token."""
-    return Blocks(8, channels(sizes.width, 128))
+    return Blocks(8, channels(sizes.width, 256 if sizes.n <= 4 else 128))
 
 
 def gradient_blocks(sizes: Sizes) -> tuple[Blocks, int]:
