@@ -83,7 +83,7 @@ def test_the_footprint_of_every_layer_can_be_counted(variant: str, options: dict
 
 
 def sharded_losses(rank: int) -> dict[str, float]:
-    """Loss and gradient norm of each variant in bf16 over two ranks."""
+    """Loss and gradient norm of each variant over two ranks."""
     torch.distributed.init_process_group("gloo")
     mesh, found = init_device_mesh("cpu", (2,)), {}
     for case in FIELD.args[1]:

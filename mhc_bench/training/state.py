@@ -6,7 +6,7 @@ manifest.json                                  SHA-256 of these files; written b
 
 torch's distributed checkpoint writes and reads the tensors: its default format holds pickles, safetensors run
 no code. Lightning's AsyncCheckpointIO does not serve: its FSDP2 strategy passes by any CheckpointIO. Nor does
-torch's `async_save`: the stager of 2.13 fails on the empty shard of a rank that holds no row of a parameter.
+torch's `async_save`, which failed in 2.13 on four ranks of which some hold no row of a parameter.
 """
 
 from __future__ import annotations
