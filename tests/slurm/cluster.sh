@@ -47,7 +47,7 @@ ReturnToService=2
 KillWait=${KILL_WAIT:-60}
 OverTimeLimit=0
 SchedulerParameters=sched_interval=5,bf_interval=5
-NodeName=$host NodeAddr=127.0.0.1 CPUs=$(nproc) State=UNKNOWN
+NodeName=$host NodeAddr=127.0.0.1 CPUs=$(getconf _NPROCESSORS_ONLN) State=UNKNOWN
 PartitionName=main Nodes=$host Default=YES MaxTime=INFINITE State=UP
 EOF
 }
