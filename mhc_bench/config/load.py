@@ -17,10 +17,11 @@ from mhc_bench.config.parts import (
     as_mapping,
     damaged,
     merge,
-    part_names,
     read_part,
+    read_variant,
     read_yaml,
     resolve_base,
+    variant_names,
 )
 from mhc_bench.config.schema import DataConfig, RunConfig, SuiteConfig
 from mhc_bench.config.typed import plain, typed, typed_data
@@ -123,8 +124,8 @@ def _pick_variant(name: str, known: dict[str, Any]) -> dict[str, Any]:
         return {name: known[name]}
     if ":" in name:
         return {name.rpartition(":")[2]: {"connection": name}}
-    choose("variant", name, {*known, *part_names("variants")})
-    return {name: read_part("variant", "variants", name)}
+    choose("variant", name, {*known, *variant_names()})
+    return {name: read_variant(name)}
 
 
 def _arms(arms: object, chosen: object) -> dict[str, Any]:

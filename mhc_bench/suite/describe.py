@@ -10,7 +10,7 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from mhc_bench.config import load_suite, part_names, plain, run_configs
-from mhc_bench.config.parts import read_part
+from mhc_bench.config.parts import read_variant, variant_names
 from mhc_bench.errors import UsageError, choose
 
 BACKBONE_OF_VARIANTS = "smoke"
@@ -39,7 +39,7 @@ def describe(what: str, overrides: list[str]) -> dict[str, Any]:
         return describe_record(Path(what))
     if what in part_names("suites") or what.endswith(".yaml"):
         return describe_suite(what, overrides)
-    choose("suite or variant", what, {*part_names("suites"), *part_names("variants")})
+    choose("suite or variant", what, {*part_names("suites"), *variant_names()})
     return describe_variant(what, overrides)
 
 
@@ -73,7 +73,7 @@ def describe_variant(name: str, overrides: list[str]) -> dict[str, Any]:
     """A variant: source, options with defaults, and what it adds to a backbone."""
     from mhc_bench.residual import resolve, variant_options
 
-    part = read_part("variant", "variants", name)
+    part = read_variant(name)
     cls = resolve(str(part["connection"]))
     suite = load_suite(BACKBONE_OF_VARIANTS, [*overrides, f"variants=[{name}]"])
     size = _sizes(suite.name, run_configs(suite))[name]
