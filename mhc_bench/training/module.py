@@ -11,7 +11,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.distributed.device_mesh import DeviceMesh
-from torch.distributed.fsdp import FSDPModule
 from torch.optim import AdamW, Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 from transformers import PreTrainedModel
@@ -23,7 +22,7 @@ from mhc_bench.model import materialise, parameter_groups, shared_weight_digest
 from mhc_bench.training.build import build_model
 from mhc_bench.training.layers import prepare_layers
 from mhc_bench.training.schedule import multiplier
-from mhc_bench.training.sharding import global_gradient_norm, shard, sharding_mesh
+from mhc_bench.training.sharding import global_gradient_norm, join_replicas, shard, sharding_mesh
 from mhc_bench.training.validation import TokenLoss
 
 __all__ = ["ResidualTraining", "build_model", "prepared_model"]
@@ -113,9 +112,8 @@ class ResidualTraining(L.LightningModule):
         for part in (self.trainer.global_step, batch_idx % parts, self.global_rank):
             key = mix(key ^ part)
         torch.manual_seed(key >> 1)
-        if isinstance(self.model, FSDPModule):
-            # replicas (hsdp) add their gradients up once per step, after the last of its parts
-            self.model.set_requires_all_reduce((batch_idx + 1) % parts == 0)
+        # replicas (hsdp) add their gradients up once per step, after the last of its parts
+        join_replicas(self.model, (batch_idx + 1) % parts == 0)
 
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
         """Mean loss of this rank's part of the batch."""
