@@ -160,6 +160,27 @@ def indented(records: Records) -> None:
 T = "evaluation.tasks"
 PART, MMLU = f"{T}.{TASK}.subtasks.use", f"{T}.world_mmlu"
 PROBE = "mechanism.probes.composite_forward_gain"
+
+
+def over_depth(dotted: str, value: object) -> Callable[[Content], None]:
+    """A change: gains and matrices over depth that agree with the probes, and then not in one respect."""
+
+    def change(content: Content) -> None:
+        forward, backward = (
+            content["mechanism"]["probes"][f"composite_{way}_gain"]["final"]
+            for way in ("forward", "backward")
+        )
+        gains = {"forward_gain": [1.0, 1.0], "backward_gain": [1.25, 0.75]}
+        ends = {"composite_forward_gain": [1.0, forward], "composite_backward_gain": [backward, 0.75]}
+        mixing = [[[0.5, 0.5], [0.75, 0.25]], [[0.5, 0.0], [0.0, 0.5]]]
+        product = [[forward / 2, forward / 2], [0.0, -forward / 3]]
+        depth = {"step": 220, **gains, **ends, "mixing": mixing, "product": product}
+        content["mechanism"]["depth"] = depth
+        put(dotted, value)(depth)
+
+    return change
+
+
 CASES = [
     Case("file", "a symbolic link", lambda records: (records.root / "link.txt").symlink_to("nowhere")),
     Case("json", "a key twice", lambda records: twice(records)),
@@ -249,6 +270,10 @@ CASES = [
         of("hc/seed1", scale(f"{PROBE}.final", 0.9)),
     ),
     Case("mechanism", "a lower gradient", of("hc/seed1", scale("training.gradient_norm.max", 0.5))),
+    Case("depth", "another end", of("hc/seed1", over_depth("composite_forward_gain.-1", 7.0))),
+    Case("depth", "a later step", of("hc/seed1", over_depth("step", 10_000))),
+    Case("depth", "a larger matrix", of("hc/seed1", over_depth("mixing.0", [[0.9, 0.9], [0.9, -0.5]]))),
+    Case("depth", "a larger product", of("hc/seed1", over_depth("product", [[9.0, 0.0], [0.0, 9.0]]))),
     Case("cost", "less time", of("hc/seed1", scale("cost.train_seconds", 0.5))),
     Case("cost", "another ratio", of("baseline/seed1", put("cost.step_time.ratio_to_baseline", 0.9))),
     Case("item digest", "the same items in another file", repacked_items),
@@ -318,6 +343,11 @@ def test_the_check_that_is_meant_refuses_the_tampering_and_no_other(case: Case, 
     report = records.verify()
     assert {problem.check for problem in report.problems} - LACKING.get(case.check, set()) == {case.check}
     assert all(problem.file and problem.found and problem.expected for problem in report.problems)
+
+
+def test_gains_and_matrices_over_depth_that_agree_are_no_problem(records: Records) -> None:
+    records.change("hc/seed1", over_depth("step", 220))
+    assert records.verify().problems == ()
 
 
 def test_every_check_has_a_case() -> None:

@@ -57,6 +57,8 @@ class RunEvidence:
     evaluation: Mapping[str, Any] | None = None
     curves: Mapping[str, Curve] = field(default_factory=dict)
     """Gain and gradient-norm curves by the names in `record.CURVES`; the loss curve is in the summary."""
+    depth: Mapping[str, Any] | None = None
+    """Fields of `Depth`; None where it was not measured."""
     step_time: Mapping[str, Any] | None = None
     """Fields of `StepTime`; None where it was not measured."""
     side_files: Mapping[str, str] = field(default_factory=dict)
@@ -151,7 +153,11 @@ def _trained(run: RunEvidence) -> dict[str, Any]:
             "gradient_norm": summary["gradient_norm"] or None,
             "step_seconds": summary["step_seconds"] or None,
         },
-        "mechanism": {"probes": summary["probes"], "curves": {**curves, LOSS: loss.model_dump()}},
+        "mechanism": {
+            "probes": summary["probes"],
+            "curves": {**curves, LOSS: loss.model_dump()},
+            "depth": run.depth,
+        },
     }
 
 
