@@ -166,14 +166,13 @@ def over_depth(dotted: str, value: object) -> Callable[[Content], None]:
     """A change: gains and matrices over depth that agree with the probes, and then not in one respect."""
 
     def change(content: Content) -> None:
-        forward, backward = (
-            content["mechanism"]["probes"][f"composite_{way}_gain"]["final"]
-            for way in ("forward", "backward")
-        )
+        probes = content["mechanism"]["probes"]
+        forward, backward = (probes[f"composite_{way}_gain"]["final"] for way in ("forward", "backward"))
         gains = {"forward_gain": [1.0, 1.0], "backward_gain": [1.25, 0.75]}
         ends = {"composite_forward_gain": [1.0, forward], "composite_backward_gain": [backward, 0.75]}
         mixing = [[[0.5, 0.5], [0.75, 0.25]], [[0.5, 0.0], [0.0, 0.5]]]
-        product = [[forward / 2, forward / 2], [0.0, -forward / 3]]
+        half = min(forward, backward) / 2
+        product = [[half, half / 2], [0.0, -half]]
         depth = {"step": 220, **gains, **ends, "mixing": mixing, "product": product}
         content["mechanism"]["depth"] = depth
         put(dotted, value)(depth)

@@ -65,7 +65,7 @@ class Probes(L.Callback):
 
     @torch.no_grad()
     def measure(self, module: ResidualTraining) -> tuple[Row, list[Row], dict[str, Any]]:
-        """Scalars, one row per sublayer, gains and matrices over depth; nothing from a pass that is not finite.
+        """Scalars, a row per sublayer, gains and matrices over depth; nothing from a pass that is not finite.
 
         Every rank takes part on the same rows: FSDP communicates.
         """
