@@ -8,8 +8,10 @@ import json
 from typing import Any
 
 from mhc_bench.evidence import quantities as q
+from mhc_bench.evidence.claims import as_data
 from mhc_bench.evidence.collate import Arm, Board, Cell, Row
 from mhc_bench.evidence.facts import facts
+from mhc_bench.evidence.paper import findings
 from mhc_bench.evidence.quantities import Quantity
 from mhc_bench.evidence.tables import headline_quantities, score_quantities, unpaired_notes
 
@@ -92,6 +94,7 @@ def to_json(board: Board) -> str:
         "suite": board.suite,
         "arms": [_arm(arm) for arm in board.arms],
         "metrics": metric_rows(board),
+        "claims": [as_data(one) for arm in board.arms for one in findings(arm)],
     }
     return json.dumps(content, indent=1, sort_keys=True, allow_nan=False) + "\n"
 

@@ -7,11 +7,14 @@ from pathlib import Path
 from typing import Any
 
 from mhc_bench.evidence import tables
+from mhc_bench.evidence.claims import claims_table
 from mhc_bench.evidence.collate import Arm, Board, collate
 from mhc_bench.evidence.export import to_csv, to_json
 from mhc_bench.evidence.facts import facts
 from mhc_bench.evidence.figures import planned, write_figures
+from mhc_bench.evidence.latex import latex_document
 from mhc_bench.evidence.markdown import render
+from mhc_bench.evidence.paper import findings
 from mhc_bench.evidence.store import read_records
 from mhc_bench.files import write_text
 
@@ -42,6 +45,7 @@ def build_leaderboard(records_dir: Path | Iterable[Path], out: Path) -> list[Pat
         "leaderboard.md": page(board),
         "leaderboard.csv": to_csv(board),
         "leaderboard.json": to_json(board),
+        "leaderboard.tex": to_latex(board),
     }
     for name, text in pages.items():
         write_text(out / name, text)
@@ -51,6 +55,12 @@ def build_leaderboard(records_dir: Path | Iterable[Path], out: Path) -> list[Pat
 def page(board: Board) -> str:
     """The Markdown page; its figures lie beside it."""
     return render("leaderboard.md.j2", _content(board))
+
+
+def to_latex(board: Board) -> str:
+    """All tables of the page as LaTeX."""
+    study = [("", tables.study(board))] if board.is_study else []
+    return latex_document([*study, *((arm.name, _arm_tables(arm)) for arm in board.arms)])
 
 
 def readme_fragment(board: Board, folder: str) -> str:
@@ -81,7 +91,8 @@ def _arm_tables(arm: Arm) -> list[tables.Table]:
     downstream = (
         [tables.scores(arm), tables.task_comparison(arm), tables.task_properties(arm)] if arm.tasks else []
     )
-    return [lead, *downstream, tables.stability(arm), tables.cost(arm), tables.runs(arm)]
+    claims = claims_table(findings(arm))
+    return [lead, *downstream, tables.stability(arm), tables.cost(arm), claims, tables.runs(arm)]
 
 
 def render_summary(board: Board) -> list[tuple[str, ...]]:

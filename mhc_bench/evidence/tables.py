@@ -24,6 +24,7 @@ from mhc_bench.evidence.text import (
 
 WORDS = frozenset(
     {"Arm", "Protocol id", "Measure", "Variant", "Task", "Metric", "Status", "Verdict", "Record SHA-256"}
+    | {"Claim", "Paper", "Source", "Ours"}
 )
 
 
