@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from pathlib import Path
 from typing import Any, Literal, Self
 
 from pydantic import Field, PrivateAttr, SerializerFunctionWrapHandler, model_serializer, model_validator
@@ -245,6 +246,7 @@ class Record(Part):
     side_files: dict[FilePath, Sha256] = Field(default_factory=dict)
     _file_digest: str | None = PrivateAttr(default=None)
     """Of the file that the record was read from: published bytes may be of an older version."""
+    _path: Path | None = PrivateAttr(default=None)
 
     @model_validator(mode="after")
     def _whole(self) -> Self:
@@ -278,6 +280,11 @@ class Record(Part):
     def digest(self) -> str:
         """SHA-256 of the record's file: of the bytes it was read from, else of its canonical JSON."""
         return self._file_digest or hashlib.sha256(canonical_json(self).encode()).hexdigest()
+
+    @property
+    def path(self) -> Path | None:
+        """The file that the record was read from; None for one that was not."""
+        return self._path
 
     def __eq__(self, other: object) -> bool:
         # where a record was read from is no part of what it says

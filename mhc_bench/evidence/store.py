@@ -29,13 +29,15 @@ def read_record(path: Path) -> Record:
         size = path.stat().st_size
         if size > LARGEST_RECORD:
             raise RunError(f"{path}: {size} bytes is larger than a record may be ({LARGEST_RECORD})")
-        return parse_record(path.read_bytes())
+        record = parse_record(path.read_bytes())
     except ValidationError as error:
         raise RunError(f"{path}: not a valid record: {first_problem(error)}") from error
     except ValueError as error:
         raise RunError(f"{path}: not a valid record: {error}") from error
     except OSError as error:
         raise RunError(f"{path}: cannot be read: {error.strerror or error}") from error
+    record._path = path
+    return record
 
 
 def first_problem(error: ValidationError) -> str:
