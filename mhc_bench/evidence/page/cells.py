@@ -17,8 +17,8 @@ TONES = {
     "contradicted": "bad",
 }
 """First word of a verdict -> its colour; every other verdict is neutral."""
-GROUPING = ("Measure",)
-"""Columns whose equal values stand together, whatever the order: numbers of two measures never mix."""
+GROUPING = "Measure"
+"""The column whose equal values stand together, whatever the order: numbers of two measures never mix."""
 
 
 @dataclass(frozen=True)
@@ -44,6 +44,14 @@ class Line:
 
 
 @dataclass(frozen=True)
+class Group:
+    """Rows that sort among themselves, below a heading where the table has several."""
+
+    heading: str
+    lines: tuple[Line, ...]
+
+
+@dataclass(frozen=True)
 class Sheet:
     """A table ready to be drawn: groups of rows that sort apart."""
 
@@ -51,7 +59,7 @@ class Sheet:
     caption: str
     columns: tuple[tuple[str, bool], ...]
     """Heading, and whether it heads words."""
-    groups: tuple[tuple[Line, ...], ...]
+    groups: tuple[Group, ...]
 
 
 Links = Mapping[str, str]
@@ -65,19 +73,18 @@ def sheet(table: Table, links: Links, files: Mapping[tuple[str, str], str] | Non
         links: from a row's variant to the list of its records.
         files: (variant, seed) -> a record's own file, for tables with one run in a row.
     """
-    columns = tuple((heading, heading in WORDS) for heading in table.columns)
-    lines = [_line(table.columns, row, links, files or {}) for row in table.rows]
+    grouping = table.columns.index(GROUPING) if GROUPING in table.columns else None
+    kept = [index for index in range(len(table.columns)) if index != grouping]
+    headings = [table.columns[index] for index in kept]
     groups = [
-        tuple(line for _, line in members)
-        for _, members in groupby(
-            zip(table.rows, lines, strict=True), key=lambda pair: _group(table, pair[0])
+        Group(
+            heading,
+            tuple(_line(headings, [row[index] for index in kept], links, files or {}) for row in rows),
         )
+        for heading, rows in groupby(table.rows, key=lambda row: "" if grouping is None else row[grouping])
     ]
+    columns = tuple((heading, heading in WORDS) for heading in headings)
     return Sheet(table.title, table.caption, columns, tuple(groups))
-
-
-def _group(table: Table, row: Sequence[str]) -> tuple[str, ...]:
-    return tuple(text for heading, text in zip(table.columns, row, strict=True) if heading in GROUPING)
 
 
 def _line(

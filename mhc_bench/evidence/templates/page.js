@@ -2,6 +2,8 @@
 (function () {
   const all = (selector, root) => Array.from((root || document).querySelectorAll(selector));
 
+  const lines = (body) => all("tr:not(.group)", body);
+
   // Sorting: only within a table's body, whose rows are of one measure and one protocol.
   function key(row, column, word) {
     const cell = row.cells[column];
@@ -21,19 +23,19 @@
 
   function sort(table, heading) {
     const next = NEXT[heading.getAttribute("aria-sort")];
-    all("th", table).forEach((each) => each.setAttribute("aria-sort", "none"));
+    all("thead th", table).forEach((each) => each.setAttribute("aria-sort", "none"));
     heading.setAttribute("aria-sort", next);
     const word = !heading.classList.contains("number"), column = heading.cellIndex;
     for (const body of table.tBodies) {
-      const rows = Array.from(body.rows).sort((a, b) => a.dataset.place - b.dataset.place);
+      const rows = lines(body).sort((a, b) => a.dataset.place - b.dataset.place);
       if (next !== "none") rows.sort(order(column, word, next === "ascending" ? 1 : -1));
       body.append(...rows);
     }
   }
 
   all("table[data-sortable]").forEach(function (table) {
-    for (const body of table.tBodies) Array.from(body.rows).forEach((row, place) => { row.dataset.place = place; });
-    all("th", table).forEach(function (heading) {
+    for (const body of table.tBodies) lines(body).forEach((row, place) => { row.dataset.place = place; });
+    all("thead th", table).forEach(function (heading) {
       const button = document.createElement("button");
       button.type = "button";
       button.textContent = heading.textContent;
@@ -64,7 +66,7 @@
     all("[data-variant-section]").forEach(function (part) {
       part.hidden = Boolean(variant) && part.dataset.variantSection !== variant;
     });
-    const rows = all("table[data-sortable] tbody tr");
+    const rows = all("table[data-sortable] tbody").flatMap(lines);
     rows.forEach((row) => { row.hidden = !fits(row, variant, tone); });
     const visible = rows.filter((row) => !row.closest("[hidden]")).length;
     shown.textContent = visible + " of " + rows.length + " rows shown";
