@@ -12,7 +12,7 @@ from mhc_bench.evidence.export import to_csv, to_json
 from mhc_bench.evidence.facts import facts
 from mhc_bench.evidence.figures import planned, write_figures
 from mhc_bench.evidence.markdown import render
-from mhc_bench.evidence.store import read_records
+from mhc_bench.evidence.store import read_with_items
 from mhc_bench.files import write_text
 
 
@@ -23,7 +23,8 @@ def load_board(records_dir: Path | Iterable[Path]) -> Board:
         UsageError: no records, several suites, or two protocol ids for one arm.
         RunError: damaged or contradictory records.
     """
-    return collate(read_records(records_dir))
+    records, items = read_with_items(records_dir)
+    return collate(records, items)
 
 
 def build_leaderboard(records_dir: Path | Iterable[Path], out: Path) -> list[Path]:
