@@ -153,6 +153,29 @@ def corrected(digest: str) -> Callable[[Records], None]:
     return tamper
 
 
+def repeated(*changes: Callable[[Content], object]) -> Callable[[Records], None]:
+    """An A/A run of the baseline's seed 1 beside the others, as `variants=[...,baseline-aa]` gives it."""
+    moved = each(
+        put("identity.variant", "baseline-aa"),
+        put("identity.perturbation", 1e-6),
+        put("configuration.variant_name", "baseline-aa"),
+        put("configuration.variant.perturbation", 1e-6),
+        put("digests.start", "a" * 64),
+        put("digests.weights", "b" * 64),
+        put("started.variants", ["baseline", "baseline-aa"]),
+        put("started.seeds", [1]),
+    )
+
+    def tamper(records: Records) -> None:
+        once, again = records.path("baseline/seed1"), records.path("baseline-aa/seed1")
+        again.parent.mkdir()
+        shutil.copyfile(once, again)
+        shutil.copyfile(items_path(once), items_path(again))
+        records.change("baseline-aa/seed1", each(moved, *changes))
+
+    return tamper
+
+
 def indented(records: Records) -> None:
     records.path("hc/seed1").write_text(json.dumps(records.read("hc/seed1"), indent=2))
 
@@ -198,6 +221,26 @@ CASES = [
     Case("supersedes", "a record that is not there", corrected(OTHER)),
     Case("identity", "other options", everywhere(put("identity.options", {"streams": 2}))),
     Case("identity", "another arm", of("hc/seed1", put("identity.arm", "mild"))),
+    Case(
+        "perturbation",
+        "the baseline itself with its start moved",
+        of(
+            "baseline/seed1",
+            put("identity.perturbation", 1e-6),
+            put("configuration.variant.perturbation", 1e-6),
+            put("digests.start", OTHER),
+        ),
+    ),
+    Case("perturbation", "a moved start that is not said", of("hc/seed1", put("digests.start", OTHER))),
+    Case("identity", "another perturbation", repeated(put("identity.perturbation", 1e-5))),
+    Case("shared weights", "an A/A run from elsewhere", repeated(put("digests.shared_weights", OTHER))),
+    Case(
+        "duplicates",
+        "an A/A run that is the baseline's",
+        lambda records: repeated(
+            put("digests.weights", records.read("baseline/seed1")["digests"]["weights"])
+        )(records),
+    ),
     Case("protocol id", "another rate", everywhere(put("configuration.optimizer.learning_rate", 0.1))),
     Case("protocol id", "a field of no schema", of("hc/seed1", put("configuration.optimizer.surprise", 1))),
     Case("protocol id", "other hardware", of("hc/seed1", put("configuration.hardware.workers", 3))),
@@ -347,6 +390,11 @@ def test_the_check_that_is_meant_refuses_the_tampering_and_no_other(case: Case, 
 def test_gains_and_matrices_over_depth_that_agree_are_no_problem(records: Records) -> None:
     records.change("hc/seed1", over_depth("step", 220))
     assert records.verify().problems == ()
+
+
+def test_an_a_a_run_beside_the_others_stands_every_check(records: Records) -> None:
+    repeated()(records)
+    assert not records.verify().problems
 
 
 def test_every_check_has_a_case() -> None:

@@ -22,6 +22,7 @@ TRAINING_ELSEWHERE = (
     "shared_weight_digest",
     "token_stream_digest",
     "weight_digest",
+    "start_digest",
     "loss_curve",
     "probes",
     "threads",
@@ -105,6 +106,7 @@ def _identity(configuration: Mapping[str, Any]) -> dict[str, Any]:
         "variant": configuration.get("variant_name"),
         "connection": variant.get("connection"),
         "options": variant.get("options") or {},
+        "perturbation": variant.get("perturbation") or 0.0,
     }
 
 
@@ -146,6 +148,7 @@ def _trained(run: RunEvidence) -> dict[str, Any]:
             "shared_weights": summary["shared_weight_digest"],
             "token_stream": summary["token_stream_digest"],
             "weights": summary["weight_digest"],
+            "start": summary.get("start_digest"),
         },
         "training": {
             **_without(summary, TRAINING_ELSEWHERE),

@@ -31,6 +31,12 @@ COLUMNS = (
     "low",
     "high",
     "pairs",
+    "p",
+    "p_holm",
+    "detectable",
+    "detectable_low",
+    "detectable_high",
+    "seeds_needed",
     "verdict",
 )
 
@@ -69,12 +75,19 @@ def _metric(arm: Arm, row: Row, quantity: Quantity) -> dict[str, Any]:
 def _difference(cell: Cell) -> dict[str, Any]:
     found = cell.difference
     if found is None:
-        return {"difference": None, "low": None, "high": None, "pairs": None, "verdict": ""}
+        return {**dict.fromkeys(COLUMNS[COLUMNS.index("difference") : -1]), "verdict": ""}
+    detectable = found.detectable
     return {
         "difference": found.mean,
         "low": found.low,
         "high": found.high,
         "pairs": found.n,
+        "p": found.p,
+        "p_holm": cell.adjusted.p if cell.adjusted else None,
+        "detectable": detectable.value if detectable else None,
+        "detectable_low": detectable.low if detectable else None,
+        "detectable_high": detectable.high if detectable else None,
+        "seeds_needed": cell.seeds_needed,
         "verdict": cell.verdict,
     }
 

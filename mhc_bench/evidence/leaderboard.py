@@ -17,7 +17,7 @@ from mhc_bench.evidence.latex import latex_document
 from mhc_bench.evidence.markdown import render
 from mhc_bench.evidence.page import html_page
 from mhc_bench.evidence.paper import findings
-from mhc_bench.evidence.store import read_records
+from mhc_bench.evidence.store import read_with_items
 from mhc_bench.files import write_text
 
 NOTHING: Mapping[str, str] = MappingProxyType({})
@@ -30,7 +30,8 @@ def load_board(records_dir: Path | Iterable[Path]) -> Board:
         UsageError: no records, several suites, or two protocol ids for one arm.
         RunError: damaged or contradictory records.
     """
-    return collate(read_records(records_dir))
+    records, items = read_with_items(records_dir)
+    return collate(records, items)
 
 
 def build_leaderboard(

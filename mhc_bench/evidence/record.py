@@ -45,11 +45,13 @@ class Digests(Part):
     """Proofs that two runs are a pair: SHA-256, hexadecimal."""
 
     shared_weights: Hex
-    """All parameters but the residual connection's, at step 0."""
+    """All parameters but the residual connection's, at step 0; of an A/A run, before its perturbation."""
     token_stream: Hex
     """All training rows in the order in which they were seen."""
     weights: Hex | None
     """All parameters after training; null where nothing finite remained."""
+    start: Hex | None = None
+    """Of an A/A run: all parameters at step 0, after the perturbation; null for any other run."""
 
 
 class Parameters(Part):
