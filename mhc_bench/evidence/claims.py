@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from mhc_bench.evidence.collate import BASELINE, Arm, Row
+from mhc_bench.evidence.collate import BASELINE, Arm, Row, row_values
 from mhc_bench.evidence.quantities import Quantity
 from mhc_bench.evidence.statistics import spread, t_interval
 from mhc_bench.evidence.tables import Table
@@ -127,17 +127,12 @@ def row_of(arm: Arm, variant: str) -> Row:
     return found
 
 
-def values_of(arm: Arm, variant: str, quantity: Quantity) -> dict[int, float]:
-    """A quantity of a variant by seed, where a run has it."""
-    return arm.cell(row_of(arm, variant), quantity).values
-
-
 def combined(arm: Arm, weights: Mapping[str, float], quantity: Quantity) -> Estimate | None:
     """Sum over variants of weight times value, seed by seed.
 
     A run without the value takes the verdict from the claim: a mean over survivors would flatter.
     """
-    values = {variant: values_of(arm, variant, quantity) for variant in weights}
+    values = {variant: row_values(row_of(arm, variant), quantity) for variant in weights}
     seeds = set.intersection(*(set(each) for each in values.values()))
     sums = {
         seed: math.fsum(weight * values[variant][seed] for variant, weight in weights.items())

@@ -9,10 +9,11 @@ from functools import partial
 from typing import NamedTuple
 
 from mhc_bench.evidence import quantities as q
-from mhc_bench.evidence.claims import Claim, Estimate, Finding, combined, judge, row_of, values_of
-from mhc_bench.evidence.collate import BASELINE, Arm
+from mhc_bench.evidence.claims import Claim, Estimate, Finding, combined, judge, row_of
+from mhc_bench.evidence.collate import BASELINE, Arm, row_values
 from mhc_bench.evidence.quantities import Quantity
 from mhc_bench.evidence.tables import score_quantities
+from mhc_bench.evidence.verdicts import FEWEST_SEEDS_FOR_TASKS
 
 FULL = "hc-pre-post-res"
 NATS = "nats/token"
@@ -21,8 +22,6 @@ TENFOLD = 10.0
 MHC_GAIN = 1.6
 CLOSE = 2.0
 OVERHEAD = 0.067
-FEWEST_FOR_SCORES = 5
-"""Seeds. Task families are learned in jumps: below this a t interval of scores says too little."""
 TABLE_4 = "Table 4, mean of its eight tasks"
 """By its printed values: baseline 53.1, HC 56.7, mHC 57.6."""
 GRADIENT_NORM = next(one for one in q.STABILITY if one.key == "gradient_norm_max")
@@ -101,7 +100,7 @@ def _score(words: Words, pair: tuple[str, str]) -> Claim:
     measure = partial(_mean_score, weights={pair[0]: 1, pair[1]: -1})
     rule = (
         f"mean score over this table's tasks of {pair[0]} minus {pair[1]}, paired by seed, is above 0; no "
-        f"verdict below {FEWEST_FOR_SCORES} seeds"
+        f"verdict below {FEWEST_SEEDS_FOR_TASKS} seeds"
     )
     return Claim(*words, variants, measure, 0.0, math.inf, rule, _percent, "points")
 
@@ -109,14 +108,14 @@ def _score(words: Words, pair: tuple[str, str]) -> Claim:
 def _mean_score(arm: Arm, weights: Mapping[str, float]) -> Estimate | None:
     mean = next((one for one in score_quantities(arm) if one.key == "score"), None)
     found = combined(arm, weights, mean) if mean else None
-    if found and not found.doubt and found.n < FEWEST_FOR_SCORES:
-        return replace(found, doubt=f"fewer than {FEWEST_FOR_SCORES} seeds")
+    if found and not found.doubt and found.n < FEWEST_SEEDS_FOR_TASKS:
+        return replace(found, doubt=f"fewer than {FEWEST_SEEDS_FOR_TASKS} seeds")
     return found
 
 
 def _overhead(arm: Arm) -> Estimate | None:
     """Extra step time of mHC: one measurement, with the 10th and 90th percentile of its steps."""
-    seed, ratio = next(iter(values_of(arm, "mhc", q.STEP_TIME_RATIO).items()), (None, None))
+    seed, ratio = next(iter(row_values(row_of(arm, "mhc"), q.STEP_TIME_RATIO).items()), (None, None))
     if seed is None or ratio is None:
         return None
     run = row_of(arm, "mhc").runs[seed]
