@@ -153,6 +153,29 @@ def corrected(digest: str) -> Callable[[Records], None]:
     return tamper
 
 
+def repeated(*changes: Callable[[Content], object]) -> Callable[[Records], None]:
+    """An A/A run of the baseline's seed 1 beside the others, as `variants=[...,baseline-aa]` gives it."""
+    moved = each(
+        put("identity.variant", "baseline-aa"),
+        put("identity.perturbation", 1e-6),
+        put("configuration.variant_name", "baseline-aa"),
+        put("configuration.variant.perturbation", 1e-6),
+        put("digests.start", "a" * 64),
+        put("digests.weights", "b" * 64),
+        put("started.variants", ["baseline", "baseline-aa"]),
+        put("started.seeds", [1]),
+    )
+
+    def tamper(records: Records) -> None:
+        once, again = records.path("baseline/seed1"), records.path("baseline-aa/seed1")
+        again.parent.mkdir()
+        shutil.copyfile(once, again)
+        shutil.copyfile(items_path(once), items_path(again))
+        records.change("baseline-aa/seed1", each(moved, *changes))
+
+    return tamper
+
+
 def indented(records: Records) -> None:
     records.path("hc/seed1").write_text(json.dumps(records.read("hc/seed1"), indent=2))
 
@@ -160,6 +183,26 @@ def indented(records: Records) -> None:
 T = "evaluation.tasks"
 PART, MMLU = f"{T}.{TASK}.subtasks.use", f"{T}.world_mmlu"
 PROBE = "mechanism.probes.composite_forward_gain"
+
+
+def over_depth(dotted: str, value: object) -> Callable[[Content], None]:
+    """A change: gains and matrices over depth that agree with the probes, and then not in one respect."""
+
+    def change(content: Content) -> None:
+        probes = content["mechanism"]["probes"]
+        forward, backward = (probes[f"composite_{way}_gain"]["final"] for way in ("forward", "backward"))
+        gains = {"forward_gain": [1.0, 1.0], "backward_gain": [1.25, 0.75]}
+        ends = {"composite_forward_gain": [1.0, forward], "composite_backward_gain": [backward, 0.75]}
+        mixing = [[[0.5, 0.5], [0.75, 0.25]], [[0.5, 0.0], [0.0, 0.5]]]
+        half = min(forward, backward) / 2
+        product = [[half, half / 2], [0.0, -half]]
+        depth = {"step": 220, **gains, **ends, "mixing": mixing, "product": product}
+        content["mechanism"]["depth"] = depth
+        put(dotted, value)(depth)
+
+    return change
+
+
 CASES = [
     Case("file", "a symbolic link", lambda records: (records.root / "link.txt").symlink_to("nowhere")),
     Case("json", "a key twice", lambda records: twice(records)),
@@ -178,6 +221,26 @@ CASES = [
     Case("supersedes", "a record that is not there", corrected(OTHER)),
     Case("identity", "other options", everywhere(put("identity.options", {"streams": 2}))),
     Case("identity", "another arm", of("hc/seed1", put("identity.arm", "mild"))),
+    Case(
+        "perturbation",
+        "the baseline itself with its start moved",
+        of(
+            "baseline/seed1",
+            put("identity.perturbation", 1e-6),
+            put("configuration.variant.perturbation", 1e-6),
+            put("digests.start", OTHER),
+        ),
+    ),
+    Case("perturbation", "a moved start that is not said", of("hc/seed1", put("digests.start", OTHER))),
+    Case("identity", "another perturbation", repeated(put("identity.perturbation", 1e-5))),
+    Case("shared weights", "an A/A run from elsewhere", repeated(put("digests.shared_weights", OTHER))),
+    Case(
+        "duplicates",
+        "an A/A run that is the baseline's",
+        lambda records: repeated(
+            put("digests.weights", records.read("baseline/seed1")["digests"]["weights"])
+        )(records),
+    ),
     Case("protocol id", "another rate", everywhere(put("configuration.optimizer.learning_rate", 0.1))),
     Case("protocol id", "a field of no schema", of("hc/seed1", put("configuration.optimizer.surprise", 1))),
     Case("protocol id", "other hardware", of("hc/seed1", put("configuration.hardware.workers", 3))),
@@ -249,6 +312,10 @@ CASES = [
         of("hc/seed1", scale(f"{PROBE}.final", 0.9)),
     ),
     Case("mechanism", "a lower gradient", of("hc/seed1", scale("training.gradient_norm.max", 0.5))),
+    Case("depth", "another end", of("hc/seed1", over_depth("composite_forward_gain.-1", 7.0))),
+    Case("depth", "a later step", of("hc/seed1", over_depth("step", 10_000))),
+    Case("depth", "a larger matrix", of("hc/seed1", over_depth("mixing.0", [[0.9, 0.9], [0.9, -0.5]]))),
+    Case("depth", "a larger product", of("hc/seed1", over_depth("product", [[9.0, 0.0], [0.0, 9.0]]))),
     Case("cost", "less time", of("hc/seed1", scale("cost.train_seconds", 0.5))),
     Case("cost", "another ratio", of("baseline/seed1", put("cost.step_time.ratio_to_baseline", 0.9))),
     Case("item digest", "the same items in another file", repacked_items),
@@ -318,6 +385,16 @@ def test_the_check_that_is_meant_refuses_the_tampering_and_no_other(case: Case, 
     report = records.verify()
     assert {problem.check for problem in report.problems} - LACKING.get(case.check, set()) == {case.check}
     assert all(problem.file and problem.found and problem.expected for problem in report.problems)
+
+
+def test_gains_and_matrices_over_depth_that_agree_are_no_problem(records: Records) -> None:
+    records.change("hc/seed1", over_depth("step", 220))
+    assert records.verify().problems == ()
+
+
+def test_an_a_a_run_beside_the_others_stands_every_check(records: Records) -> None:
+    repeated()(records)
+    assert not records.verify().problems
 
 
 def test_every_check_has_a_case() -> None:

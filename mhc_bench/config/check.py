@@ -17,9 +17,12 @@ from mhc_bench.config.schema import (
     SuiteConfig,
     TextConfig,
     TrainingConfig,
+    VariantConfig,
 )
 from mhc_bench.errors import UsageError
 
+LARGEST_PERTURBATION = 1e-3
+"""Relative: beyond this a start is another start and no repetition."""
 DURATION = r"[1-9][0-9]*[mhd]"
 
 
@@ -34,9 +37,19 @@ def check_suite(suite: SuiteConfig) -> None:
     _require(len(set(suite.seeds)) == len(suite.seeds), "seeds", suite.seeds, "each seed once")
     for seed in suite.seeds:
         _require(0 <= seed < 2**31, "seeds", seed, "whole numbers from 0 to 2147483647")
+    for name, variant in suite.variants.items():
+        _check_perturbation(name, variant)
     check_protocol(suite, suite.hardware)
     check_launcher(suite.launcher)
     check_logging(suite.logging, suite.training.steps)
+
+
+def _check_perturbation(name: str, variant: VariantConfig) -> None:
+    """An A/A run is the baseline under another name."""
+    field, value = f"variants.{name}.perturbation", variant.perturbation
+    _require(0 <= value <= LARGEST_PERTURBATION, field, value, f"0 to {LARGEST_PERTURBATION}")
+    again = variant.connection == "baseline" and name != "baseline"
+    _require(not value or again, field, value, "0 but for the baseline under another name: see baseline-aa")
 
 
 def check_protocol(protocol: Protocol, hardware: HardwareConfig) -> None:

@@ -265,6 +265,9 @@ class VariantConfig:
 
     connection: str = MISSING
     options: dict[str, Any] = field(default_factory=dict)
+    perturbation: float = field(default=0.0, metadata=ADDED_LATER)
+    """A/A runs of the baseline: how far each start weight is moved, relative to its size. Such a run is a
+    repetition that shows what rounding alone does, and no row of a table."""
 
 
 @dataclass

@@ -22,6 +22,7 @@ TRAINING_ELSEWHERE = (
     "shared_weight_digest",
     "token_stream_digest",
     "weight_digest",
+    "start_digest",
     "loss_curve",
     "probes",
     "threads",
@@ -57,6 +58,8 @@ class RunEvidence:
     evaluation: Mapping[str, Any] | None = None
     curves: Mapping[str, Curve] = field(default_factory=dict)
     """Gain and gradient-norm curves by the names in `record.CURVES`; the loss curve is in the summary."""
+    depth: Mapping[str, Any] | None = None
+    """Fields of `Depth`; None where it was not measured."""
     step_time: Mapping[str, Any] | None = None
     """Fields of `StepTime`; None where it was not measured."""
     side_files: Mapping[str, str] = field(default_factory=dict)
@@ -103,6 +106,7 @@ def _identity(configuration: Mapping[str, Any]) -> dict[str, Any]:
         "variant": configuration.get("variant_name"),
         "connection": variant.get("connection"),
         "options": variant.get("options") or {},
+        "perturbation": variant.get("perturbation") or 0.0,
     }
 
 
@@ -144,6 +148,7 @@ def _trained(run: RunEvidence) -> dict[str, Any]:
             "shared_weights": summary["shared_weight_digest"],
             "token_stream": summary["token_stream_digest"],
             "weights": summary["weight_digest"],
+            "start": summary.get("start_digest"),
         },
         "training": {
             **_without(summary, TRAINING_ELSEWHERE),
@@ -151,7 +156,11 @@ def _trained(run: RunEvidence) -> dict[str, Any]:
             "gradient_norm": summary["gradient_norm"] or None,
             "step_seconds": summary["step_seconds"] or None,
         },
-        "mechanism": {"probes": summary["probes"], "curves": {**curves, LOSS: loss.model_dump()}},
+        "mechanism": {
+            "probes": summary["probes"],
+            "curves": {**curves, LOSS: loss.model_dump()},
+            "depth": run.depth,
+        },
     }
 
 

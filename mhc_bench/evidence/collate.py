@@ -4,26 +4,47 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 
 from mhc_bench.errors import RunError, UsageError
-from mhc_bench.evidence.quantities import Quantity
+from mhc_bench.evidence.items import ItemStore
+from mhc_bench.evidence.quantities import GOLD, SCORES, Quantity, task_quantities
 from mhc_bench.evidence.record import Record, Task
-from mhc_bench.evidence.statistics import Difference, Spread, paired_difference, spread
+from mhc_bench.evidence.statistics import Difference, Spread, holm, paired_difference, spread
+from mhc_bench.evidence.verdicts import Adjusted, Judgement, Outcome, judge, judge_task
 
 BASELINE = "baseline"
 
 
 @dataclass(frozen=True)
 class Cell:
-    """One quantity of one variant: over its seeds, and against the baseline."""
+    """One quantity of one variant: over its seeds, and against the reference."""
 
     variant: str
     values: dict[int, float]
     spread: Spread
     difference: Difference | None
-    """None for the baseline itself, and where there is no baseline or no better direction."""
-    verdict: str
+    """None for the reference itself, and where there is no reference or no better direction."""
+    judgement: Judgement | None
+    """None where `difference` is None."""
+    adjusted: Adjusted | None = None
+    """A task's p, corrected for all tasks of its family; None for a measure that stands alone."""
+
+    @property
+    def verdict(self) -> str:
+        """The verdict in words; empty where nothing was compared."""
+        return self.judgement.words if self.judgement else ""
+
+    @property
+    def outcome(self) -> Outcome | None:
+        """What the verdict comes to; None where nothing was compared."""
+        return self.judgement.outcome if self.judgement else None
+
+    @property
+    def seeds_needed(self) -> int | None:
+        """Of what was not shown: seeds that would show a difference as large as the observed one."""
+        return self.judgement.seeds_needed if self.judgement else None
 
 
 @dataclass(frozen=True)
@@ -40,17 +61,33 @@ class Row:
 
 
 @dataclass(frozen=True)
+class Floor:
+    """The baseline against itself: same seed, weights and tokens, every weight perturbed by a hair."""
+
+    differences: Spread
+    """A/A run minus baseline, over the seeds that have both."""
+    largest: float
+    """The largest of their absolute values."""
+
+
+@dataclass(frozen=True)
 class Arm:
     """One protocol: the rows of one table, the baseline first and then by name."""
 
     name: str
     protocol_id: str
     rows: tuple[Row, ...]
+    repeats: tuple[Row, ...] = ()
+    """A/A runs: the baseline again, perturbed. They are no rows, and no seeds of the baseline."""
+    items: ItemStore = field(default_factory=ItemStore)
+    """What every item of the runs scored, where it is known."""
+    reference: str = BASELINE
+    """The variant that the others are compared with."""
 
     @property
     def records(self) -> tuple[Record, ...]:
-        """All records of the table, by variant and seed."""
-        return tuple(run for row in self.rows for run in row.runs.values())
+        """All records of the table, by variant and seed; the A/A runs last."""
+        return tuple(run for row in (*self.rows, *self.repeats) for run in row.runs.values())
 
     @property
     def seeds(self) -> tuple[int, ...]:
@@ -59,8 +96,8 @@ class Arm:
 
     @property
     def baseline(self) -> Row | None:
-        """The baseline's row."""
-        return next((row for row in self.rows if row.variant == BASELINE), None)
+        """The row that the others are compared with: the baseline's, unless another was chosen."""
+        return next((row for row in self.rows if row.variant == self.reference), None)
 
     @property
     def tasks(self) -> dict[str, Task]:
@@ -76,31 +113,70 @@ class Arm:
         """Kinds of hardware on which the runs were computed."""
         return tuple(sorted({record.identity.cost_id for record in self.records}))
 
+    def against(self, variant: str, *others: str) -> Arm:
+        """The same runs with another reference, and the rows of `others` alone."""
+        rows = sorted(
+            (row for row in self.rows if row.variant in (variant, *others)),
+            key=lambda row: row.variant != variant,
+        )
+        return replace(self, rows=tuple(rows), reference=variant)
+
     def cell(self, row: Row, quantity: Quantity) -> Cell:
         """A quantity of one variant over its seeds."""
-        values = _values(row, quantity)
-        difference = self._difference(row, values, quantity)
-        return Cell(row.variant, values, spread(values), difference, self._verdict(row, difference))
+        values = row_values(row, quantity)
+        difference = self.difference(row, quantity)
+        adjusted = self._adjusted.get((row.variant, quantity.key)) if quantity.family else None
+        judgement = None if difference is None else self._judge(row, quantity, difference, adjusted)
+        return Cell(row.variant, values, spread(values), difference, judgement, adjusted)
 
-    def _difference(self, row: Row, values: dict[int, float], quantity: Quantity) -> Difference | None:
+    def difference(self, row: Row, quantity: Quantity) -> Difference | None:
+        """A quantity of one variant against the reference, paired by seed."""
         base = self.baseline
         if base is None or row is base or quantity.higher_is_better is None:
             return None
-        return paired_difference(values, _values(base, quantity), higher_is_better=quantity.higher_is_better)
+        return paired_difference(
+            row_values(row, quantity),
+            row_values(base, quantity),
+            higher_is_better=quantity.higher_is_better,
+        )
 
-    def _verdict(self, row: Row, difference: Difference | None) -> str:
+    def floor(self, repeat: Row, quantity: Quantity) -> Floor | None:
+        """How far the baseline is from itself; None where no seed has both runs."""
+        base = next((row for row in self.rows if row.variant == BASELINE), None)
+        again, once = row_values(repeat, quantity), row_values(base, quantity) if base else {}
+        gaps = {seed: again[seed] - once[seed] for seed in again.keys() & once.keys()}
+        return Floor(spread(gaps), max(map(abs, gaps.values()))) if gaps else None
+
+    @cached_property
+    def _adjusted(self) -> dict[tuple[str, str], Adjusted]:
+        """Holm's correction by (variant, quantity's key): over the tasks, for each variant and family."""
+        found = {}
+        for row in self.rows:
+            for family in (SCORES, GOLD):
+                tested = {
+                    quantity.key: difference.p
+                    for quantity in task_quantities(self.tasks, family)
+                    if (difference := self.difference(row, quantity)) and difference.p is not None
+                }
+                for key, p in holm(tested).items():
+                    found[row.variant, key] = Adjusted(p, len(tested))
+        return found
+
+    def _judge(
+        self, row: Row, quantity: Quantity, difference: Difference, adjusted: Adjusted | None
+    ) -> Judgement:
         base = self.baseline
-        if difference is None or base is None:
-            return ""
+        assert base is not None
         # Comparing survivors alone would flatter a variant whose bad seeds diverged.
-        for name, lost in ((row.variant, row.diverged), (base.variant, base.diverged)):
-            if lost:
-                runs = len(row.runs if name == row.variant else base.runs)
-                return f"{name} diverged in {len(lost)} of {runs} seeds"
-        return difference.verdict
+        for each in (row, base):
+            if lost := each.diverged:
+                words = f"{each.variant} diverged in {len(lost)} of {len(each.runs)} seeds"
+                return Judgement("no verdict", words)
+        return judge_task(difference, adjusted) if quantity.family else judge(difference)
 
 
-def _values(row: Row, quantity: Quantity) -> dict[int, float]:
+def row_values(row: Row, quantity: Quantity) -> dict[int, float]:
+    """A quantity of a variant by seed, where its runs have it."""
     read = {seed: quantity.of(run) for seed, run in row.runs.items()}
     return {seed: float(value) for seed, value in read.items() if value is not None}
 
@@ -128,8 +204,11 @@ def _baseline_first(variant: str) -> tuple[bool, str]:
     return variant != BASELINE, variant
 
 
-def collate(records: Sequence[Record]) -> Board:
+def collate(records: Sequence[Record], items: ItemStore | None = None) -> Board:
     """The board of one suite.
+
+    Args:
+        items: where the runs' per-item outcomes lie, where that is known.
 
     Raises:
         UsageError: for records of different suites, or of two protocols under one arm.
@@ -144,10 +223,11 @@ def collate(records: Sequence[Record]) -> Board:
     by_arm: dict[str, list[Record]] = defaultdict(list)
     for record in records:
         by_arm[record.identity.arm].append(record)
-    return Board(suites[0], tuple(_arm(name, by_arm[name]) for name in sorted(by_arm)))
+    store = items or ItemStore()
+    return Board(suites[0], tuple(_arm(name, by_arm[name], store) for name in sorted(by_arm)))
 
 
-def _arm(name: str, records: list[Record]) -> Arm:
+def _arm(name: str, records: list[Record], items: ItemStore) -> Arm:
     ids = sorted({record.identity.protocol_id for record in records})
     label = f"{records[0].identity.suite}{f', arm {name}' if name else ''}"
     if len(ids) > 1:
@@ -159,7 +239,14 @@ def _arm(name: str, records: list[Record]) -> Arm:
             raise RunError(f"{label}: two records of {variant} seed {seed}: expected one")
         rows[variant][seed] = record
     _refuse_contradictions(label, records)
-    return Arm(name, ids[0], tuple(Row(name, rows[name]) for name in sorted(rows, key=_baseline_first)))
+    ordered = [Row(variant, rows[variant]) for variant in sorted(rows, key=_baseline_first)]
+    repeats = tuple(row for row in ordered if is_repeat(row))
+    return Arm(name, ids[0], tuple(row for row in ordered if not is_repeat(row)), repeats, items)
+
+
+def is_repeat(row: Row) -> bool:
+    """Whether these are A/A runs."""
+    return any(record.identity.perturbation for record in row.runs.values())
 
 
 def _refuse_contradictions(label: str, records: list[Record]) -> None:
@@ -168,13 +255,19 @@ def _refuse_contradictions(label: str, records: list[Record]) -> None:
         "options",
         records,
         lambda record: record.identity.variant,
-        lambda record: f"{record.identity.connection} {dict(sorted(record.identity.options.items()))}",
+        _connection_text,
     )
     trained = [record for record in records if record.training and record.digests]
     _refuse_unequal(label, "data", trained, lambda record: "all runs", _data_text)
     _refuse_unequal(label, "shared-weight digest", trained, _seed_text, _shared_weights)
     # A run that diverged saw fewer tokens, so its stream's digest is of a shorter stream.
     _refuse_unequal(label, "token-stream digest", trained, _seed_and_tokens, _token_stream)
+
+
+def _connection_text(record: Record) -> str:
+    identity = record.identity
+    moved = f", start moved by {identity.perturbation}" if identity.perturbation else ""
+    return f"{identity.connection} {dict(sorted(identity.options.items()))}{moved}"
 
 
 def _data_text(record: Record) -> str:

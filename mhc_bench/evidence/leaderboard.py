@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from mhc_bench.evidence import tables
+from mhc_bench.evidence.claims import claims_table
 from mhc_bench.evidence.collate import Arm, Board, collate
 from mhc_bench.evidence.export import to_csv, to_json
 from mhc_bench.evidence.facts import facts
 from mhc_bench.evidence.figures import planned, write_figures
+from mhc_bench.evidence.latex import latex_document
 from mhc_bench.evidence.markdown import render
-from mhc_bench.evidence.store import read_records
+from mhc_bench.evidence.page import html_page
+from mhc_bench.evidence.paper import findings
+from mhc_bench.evidence.store import read_with_items
 from mhc_bench.files import write_text
+
+NOTHING: Mapping[str, str] = MappingProxyType({})
 
 
 def load_board(records_dir: Path | Iterable[Path]) -> Board:
@@ -23,13 +30,19 @@ def load_board(records_dir: Path | Iterable[Path]) -> Board:
         UsageError: no records, several suites, or two protocol ids for one arm.
         RunError: damaged or contradictory records.
     """
-    return collate(read_records(records_dir))
+    records, items = read_with_items(records_dir)
+    return collate(records, items)
 
 
-def build_leaderboard(records_dir: Path | Iterable[Path], out: Path) -> list[Path]:
-    """Write leaderboard.md, .csv, .json and the figures into `out`; equal records give equal bytes.
+def build_leaderboard(
+    records_dir: Path | Iterable[Path], out: Path, about: Mapping[str, str] = NOTHING
+) -> list[Path]:
+    """Write leaderboard.md, .html, .tex, .csv, .json and the figures into `out`; equal records, equal bytes.
 
     Nothing is written when the records cannot share a page.
+
+    Args:
+        about: registered connection -> what it computes, as plain text, for the page.
 
     Returns:
         The files written.
@@ -42,6 +55,8 @@ def build_leaderboard(records_dir: Path | Iterable[Path], out: Path) -> list[Pat
         "leaderboard.md": page(board),
         "leaderboard.csv": to_csv(board),
         "leaderboard.json": to_json(board),
+        "leaderboard.tex": to_latex(board),
+        "leaderboard.html": to_html(board, about, out),
     }
     for name, text in pages.items():
         write_text(out / name, text)
@@ -51,6 +66,18 @@ def build_leaderboard(records_dir: Path | Iterable[Path], out: Path) -> list[Pat
 def page(board: Board) -> str:
     """The Markdown page; its figures lie beside it."""
     return render("leaderboard.md.j2", _content(board))
+
+
+def to_html(board: Board, about: Mapping[str, str], place: Path) -> str:
+    """The static page, to lie in the folder `place`."""
+    study = tables.study(board) if board.is_study else []
+    return html_page(board, study, {arm.name: _arm_tables(arm) for arm in board.arms}, about, place)
+
+
+def to_latex(board: Board) -> str:
+    """All tables of the page as LaTeX."""
+    study = [("", tables.study(board))] if board.is_study else []
+    return latex_document([*study, *((arm.name, _arm_tables(arm)) for arm in board.arms)])
 
 
 def readme_fragment(board: Board, folder: str) -> str:
@@ -81,7 +108,8 @@ def _arm_tables(arm: Arm) -> list[tables.Table]:
     downstream = (
         [tables.scores(arm), tables.task_comparison(arm), tables.task_properties(arm)] if arm.tasks else []
     )
-    return [lead, *downstream, tables.stability(arm), tables.cost(arm), tables.runs(arm)]
+    claims = claims_table(findings(arm))
+    return [lead, *downstream, tables.stability(arm), tables.cost(arm), claims, tables.runs(arm)]
 
 
 def render_summary(board: Board) -> list[tuple[str, ...]]:

@@ -50,6 +50,8 @@ class Identity(Part):
     connection: Name
     """The registered residual connection, or `module:Class`."""
     options: dict[str, Json] = {}
+    perturbation: Annotated[float, Field(ge=0, le=1)] = 0.0
+    """Of an A/A run: how far every start weight was moved, relative to its size. No row of a table."""
     seed: Count
 
 

@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import hashlib
 import json
+from pathlib import Path
 from typing import Any, Literal, Self
 
-from pydantic import Field, PrivateAttr, model_validator
+from pydantic import Field, PrivateAttr, SerializerFunctionWrapHandler, model_serializer, model_validator
 
+from mhc_bench.evidence.depth import Depth
 from mhc_bench.evidence.parts import (
     Count,
     FilePath,
@@ -43,11 +45,13 @@ class Digests(Part):
     """Proofs that two runs are a pair: SHA-256, hexadecimal."""
 
     shared_weights: Hex
-    """All parameters but the residual connection's, at step 0."""
+    """All parameters but the residual connection's, at step 0; of an A/A run, before its perturbation."""
     token_stream: Hex
     """All training rows in the order in which they were seen."""
     weights: Hex | None
     """All parameters after training; null where nothing finite remained."""
+    start: Hex | None = None
+    """Of an A/A run: all parameters at step 0, after the perturbation; null for any other run."""
 
 
 class Parameters(Part):
@@ -185,6 +189,14 @@ class Mechanism(Part):
 
     probes: dict[Quantity, Probe]
     curves: dict[Quantity, Curve]
+    depth: Depth | None = None
+    """Absent from records of earlier versions of the program, and where a sublayer has no H_res."""
+
+    @model_serializer(mode="wrap")
+    def _as_published(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        # records that were published without the field keep their bytes
+        content: dict[str, Any] = handler(self)
+        return content if self.depth else {name: content[name] for name in content if name != "depth"}
 
 
 class StepTime(Part):
@@ -236,6 +248,7 @@ class Record(Part):
     side_files: dict[FilePath, Sha256] = Field(default_factory=dict)
     _file_digest: str | None = PrivateAttr(default=None)
     """Of the file that the record was read from: published bytes may be of an older version."""
+    _path: Path | None = PrivateAttr(default=None)
 
     @model_validator(mode="after")
     def _whole(self) -> Self:
@@ -269,6 +282,11 @@ class Record(Part):
     def digest(self) -> str:
         """SHA-256 of the record's file: of the bytes it was read from, else of its canonical JSON."""
         return self._file_digest or hashlib.sha256(canonical_json(self).encode()).hexdigest()
+
+    @property
+    def path(self) -> Path | None:
+        """The file that the record was read from; None for one that was not."""
+        return self._path
 
     def __eq__(self, other: object) -> bool:
         # where a record was read from is no part of what it says

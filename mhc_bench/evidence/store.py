@@ -9,6 +9,7 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from mhc_bench.errors import RunError, UsageError
+from mhc_bench.evidence.items import ItemStore, items_path
 from mhc_bench.evidence.record import Record, canonical_json
 from mhc_bench.evidence.versions import parse_record
 from mhc_bench.files import write_text
@@ -29,13 +30,15 @@ def read_record(path: Path) -> Record:
         size = path.stat().st_size
         if size > LARGEST_RECORD:
             raise RunError(f"{path}: {size} bytes is larger than a record may be ({LARGEST_RECORD})")
-        return parse_record(path.read_bytes())
+        record = parse_record(path.read_bytes())
     except ValidationError as error:
         raise RunError(f"{path}: not a valid record: {first_problem(error)}") from error
     except ValueError as error:
         raise RunError(f"{path}: not a valid record: {error}") from error
     except OSError as error:
         raise RunError(f"{path}: cannot be read: {error.strerror or error}") from error
+    record._path = path
+    return record
 
 
 def first_problem(error: ValidationError) -> str:
@@ -65,13 +68,29 @@ def read_records(folder: Path | Iterable[Path]) -> list[Record]:
         UsageError: when there is no such folder, or no record in it.
         RunError: when a record is damaged.
     """
+    return without_superseded([record for _, record in _read_all(folder)])
+
+
+def read_with_items(folder: Path | Iterable[Path]) -> tuple[list[Record], ItemStore]:
+    """The same records, and where the per-item outcomes of each lie.
+
+    Raises:
+        UsageError, RunError: as `read_records`.
+    """
+    found = _read_all(folder)
+    beside = {record.digest: items_path(path) for path, record in found}
+    files = {digest: path for digest, path in beside.items() if path.is_file()}
+    return without_superseded([record for _, record in found]), ItemStore(files)
+
+
+def _read_all(folder: Path | Iterable[Path]) -> list[tuple[Path, Record]]:
     folders = [folder] if isinstance(folder, Path) else list(folder)
     paths = [path for place in folders for path in record_paths(place)]
     if not paths:
         raise UsageError(
             f"no records in {', '.join(map(str, folders))}: expected record.json or seed<k>.json"
         )
-    return without_superseded([read_record(path) for path in paths])
+    return [(path, read_record(path)) for path in paths]
 
 
 def without_superseded(records: list[Record]) -> list[Record]:

@@ -16,14 +16,24 @@ from mhc_bench.evidence.text import (
     interval,
     listed,
     mean_and_sd,
+    probability,
     shown,
     signed,
     value_range,
     with_unit,
 )
+from mhc_bench.evidence.verdicts import FEWEST_SEEDS_FOR_TASKS
 
 WORDS = frozenset(
     {"Arm", "Protocol id", "Measure", "Variant", "Task", "Metric", "Status", "Verdict", "Record SHA-256"}
+    | {"Claim", "Paper", "Source", "Ours"}
+)
+
+
+TASKS_CAPTION = (
+    'Intervals are for one task each, over seeds, on these items. "p, Holm" is corrected for looking at all '
+    f"tasks of a variant; it alone decides, and only from {FEWEST_SEEDS_FOR_TASKS} seeds on: with fewer the "
+    "interval stands alone. Families are learned in jumps, so a few seeds show little."
 )
 
 
@@ -49,10 +59,17 @@ def _anyone_has(arm: Arm, quantity: Quantity) -> bool:
 
 
 def score_quantities(arm: Arm) -> list[Quantity]:
-    """Each task's score, then the mean over those whose scores are fractions."""
-    each = [q.task_quantity(name, task) for name, task in arm.tasks.items()]
-    fractions = tuple(name for name, task in arm.tasks.items() if q.is_fraction(task))
-    return [*each, *([q.score_quantity(fractions)] if len(fractions) > 1 else [])]
+    """Each task's score, then the mean and the chance-centred mean over those whose scores are fractions."""
+    each = q.task_quantities(arm.tasks, q.SCORES)
+    return [*each, *mean_quantities(arm)]
+
+
+def mean_quantities(arm: Arm) -> list[Quantity]:
+    """The means over tasks whose scores are fractions; centred, over those with a known chance."""
+    fractions = {name: task for name, task in arm.tasks.items() if q.is_fraction(task)}
+    centred = tuple(name for name, task in fractions.items() if task.chance is not None)
+    found = [q.score_quantity(tuple(fractions))] if len(fractions) > 1 else []
+    return [*found, *([q.centred_quantity(centred)] if len(centred) > 1 else [])]
 
 
 def comparison(title: str, arm: Arm, chosen: list[Quantity], caption: str = "") -> Table:
@@ -96,6 +113,8 @@ def scores(arm: Arm) -> Table:
 
 def _of_tasks(arm: Arm, quantity: Quantity, of: Callable[[Task], float | None]) -> float | None:
     """A property of the task that `quantity` scores; for the mean score its mean over the same tasks."""
+    if quantity.key == q.CENTRED:
+        return None
     tasks = [task for name, task in arm.tasks.items() if quantity.key == q.task_quantity(name, task).key]
     values = [of(task) for task in tasks or filter(q.is_fraction, arm.tasks.values())]
     known = [value for value in values if value is not None]
@@ -137,12 +156,13 @@ def _item_error(arm: Arm, name: str) -> float | None:
 
 def task_comparison(arm: Arm) -> Table:
     """Every task's score against the baseline, and the gold answers' log-likelihood likewise."""
-    gold = [one for name in arm.tasks if _anyone_has(arm, one := q.task_gold_quantity(name))]
-    caption = (
-        "Intervals are for one task each and are not corrected for looking at several: of twenty, one is "
-        "expected to exclude 0 by chance. Families are learned in jumps, so a few seeds separate little."
-    )
-    return comparison("Task by task", arm, [*score_quantities(arm), *map(_named_gold, gold)], caption)
+    gold = [one for one in q.task_quantities(arm.tasks, q.GOLD) if _anyone_has(arm, one)]
+    plain = comparison("Task by task", arm, [*score_quantities(arm), *map(_named_gold, gold)])
+    cells = [arm.cell(row, quantity) for quantity in [*score_quantities(arm), *gold] for row in arm.rows]
+    corrected = [probability(cell.adjusted.p) if cell.adjusted else NO_VALUE for cell in cells]
+    columns = (*plain.columns[:-1], "p, Holm", plain.columns[-1])
+    rows = [(*row[:-1], p, row[-1]) for row, p in zip(plain.rows, corrected, strict=True)]
+    return Table(plain.title, columns, tuple(rows), TASKS_CAPTION)
 
 
 def _named_gold(quantity: Quantity) -> Quantity:

@@ -54,6 +54,11 @@ def difference_text(cell: Cell, quantity: Quantity) -> str:
     return mean if bounds == NO_VALUE else f"{mean} {bounds}"
 
 
+def probability(value: float) -> str:
+    """A p value with two digits, never as 0."""
+    return "< 0.0001" if value < 1e-4 else f"{value:.2g}"
+
+
 def magnitude(value: float) -> str:
     """A number of any size in few characters: 1.004, 1684, 7.5e+20."""
     return f"{value:.4g}" if value == 0 or 1e-3 <= abs(value) < 1e5 else f"{value:.1e}"

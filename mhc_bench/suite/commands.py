@@ -36,6 +36,7 @@ from mhc_bench.stopping import ends_when_told
 from mhc_bench.suite import plan as planning
 from mhc_bench.suite.cost import measure_missing_costs
 from mhc_bench.suite.evaluating import evaluable, evaluate_run
+from mhc_bench.suite.formulas import formulas
 from mhc_bench.suite.preflight import check_evaluations, check_machine, check_nodes, count, preflight
 from mhc_bench.suite.record import record_run, write_origin
 from mhc_bench.suite.report import Reporter
@@ -141,14 +142,15 @@ def show_leaderboard(folders: list[Path], out: Path, console: Console) -> None:
     """Write the leaderboard of the records below `folders` to `out`, and print its head."""
     from mhc_bench.evidence import build_leaderboard, load_board, render_summary
 
-    build_leaderboard(folders, out)
+    build_leaderboard(folders, out, formulas())
     headings, *rows = render_summary(load_board(folders))
     for measure, lines in itertools.groupby(rows, key=lambda row: row[0]):
         table = Table(*headings[1:], title=measure, title_justify="left", box=None, pad_edge=False)
         for line in lines:
             table.add_row(*line[1:])
         console.print(table)
-    console.print(f"Leaderboard: {out / 'leaderboard.md'}", highlight=False, soft_wrap=True)
+    for name in ("leaderboard.md", "leaderboard.html"):
+        console.print(f"Leaderboard: {out / name}", highlight=False, soft_wrap=True)
 
 
 def leaderboard_folder(root: Path, suite: SuiteConfig) -> Path:

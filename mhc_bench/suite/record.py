@@ -30,6 +30,7 @@ from mhc_bench.suite.state import EVALUATION_FILE, RECORD_FILE, TRAINING_FILE, r
 
 ORIGIN_FILE = "origin.json"
 METRICS_FILE = "metrics.csv"
+DEPTH_FILE = "depth.json"
 CURVE_COLUMNS = {
     GRADIENT_NORM: "gradient_norm",
     GAIN_FORWARD: "composite_forward_gain",
@@ -67,6 +68,7 @@ def record_run(run: RunConfig, folder: Path) -> Record:
             training=training,
             evaluation=_evaluation(run, folder),
             curves=read_curves(folder / METRICS_FILE),
+            depth=read_json(folder / DEPTH_FILE),
             step_time=read_step_time(folder.parents[1], run),
             side_files=_side_files(folder),
         )

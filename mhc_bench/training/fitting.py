@@ -228,6 +228,7 @@ def finish(
             flops_per_token=flops_per_token(model, config.training.sequence_length),
             data_identity=module.source.identity,
             shared_weight_digest=module.shared_digest,
+            start_digest=module.start_digest,
             weight_digest=final,
             restarts=restarts,
             peak_memory_bytes=memory,

@@ -18,7 +18,7 @@ from transformers import PreTrainedModel
 from mhc_bench.config.schema import RunConfig
 from mhc_bench.data.order import mix
 from mhc_bench.data.source import TokenSource
-from mhc_bench.model import materialise, parameter_groups, shared_weight_digest
+from mhc_bench.model import materialise, parameter_groups, perturb, shared_weight_digest, weight_digest
 from mhc_bench.training.build import build_model
 from mhc_bench.training.layers import prepare_layers
 from mhc_bench.training.schedule import multiplier
@@ -59,6 +59,9 @@ class ResidualTraining(L.LightningModule):
         self.save_hyperparameters(dataclasses.asdict(config))
         self.config, self.source = config, source
         self.shared_digest = ""
+        """Of the start weights that all variants share; of an A/A run, before the perturbation."""
+        self.start_digest: str | None = None
+        """Of an A/A run: of all weights after the perturbation."""
         self.losses: list[Tensor] = []
         """Mean loss of each forward pass of the current step on this rank."""
         self.row_digests: list[bytes] = []
@@ -81,6 +84,9 @@ class ResidualTraining(L.LightningModule):
         device, world = self.trainer.strategy.root_device, self.trainer.world_size
         model = prepared_model(self.config, self.source, device, mesh, world)
         self.shared_digest = shared_weight_digest(model)
+        if relative := self.config.variant.perturbation:
+            perturb(model, self.config.seed, relative)
+            self.start_digest = weight_digest(model)
         self.model = model.train()
 
     def configure_optimizers(self) -> dict[str, Any]:  # type: ignore[override]

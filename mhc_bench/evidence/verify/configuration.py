@@ -40,12 +40,31 @@ def identity(entry: Entry, tools: Tools) -> Iterator[Finding]:
         ("variant", said.variant, settings.get("variant_name")),
         ("connection", said.connection, section(settings, "variant", "connection")),
         ("options", said.options, section(settings, "variant", "options")),
+        ("perturbation", said.perturbation, section(settings, "variant", "perturbation") or 0.0),
     ]
     for name, ours, theirs in pairs:
         if ours != theirs:
             yield entry.problem(f"identity.{name} {ours!r}", f"{theirs!r}, as in the configuration")
     if (said.variant == BASELINE) and said.connection != BASELINE:
         yield entry.problem(f"baseline is the connection {said.connection!r}", BASELINE)
+
+
+@record_check(
+    "perturbation", "an A/A run is the baseline under another name, its start moved; no other run's was"
+)
+def perturbation(entry: Entry, tools: Tools) -> Iterator[Finding]:
+    said, digests = entry.record.identity, entry.record.digests
+    again = said.connection == BASELINE and said.variant != BASELINE
+    if said.perturbation and not again:
+        yield entry.problem(f"{named(entry)} with its start moved", "the baseline under another name alone")
+    if digests is None:
+        return
+    if bool(said.perturbation) != (digests.start is not None):
+        yield entry.problem(
+            f"digest of a moved start {digests.start}, perturbation {said.perturbation}", "both or none"
+        )
+    if digests.start == digests.shared_weights:
+        yield entry.problem("a start that was moved and is the same", "other weights than the shared ones")
 
 
 @record_check("protocol id", "protocol id and cost id are the digests of this configuration")
