@@ -5,7 +5,7 @@ from __future__ import annotations
 from mhc_bench.residual.attnres import AttentionResidual
 from mhc_bench.residual.baseline import Baseline
 from mhc_bench.residual.cheap_skip import CheapSkip
-from mhc_bench.residual.contract import Carry, Maps, ResidualConnection
+from mhc_bench.residual.contract import Carry, Maps, ResidualConnection, Start
 from mhc_bench.residual.ddl import DeepDelta
 from mhc_bench.residual.denseformer import DenseFormer
 from mhc_bench.residual.frac import FracConnection
@@ -40,6 +40,7 @@ __all__ = [
     "OrthogonalHyperConnection",
     "ResidualConnection",
     "SpectralHyperConnection",
+    "Start",
     "StaticHyperConnection",
     "StaticManifoldHyperConnection",
     "UnconstrainedHyperConnection",
