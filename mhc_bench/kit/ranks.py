@@ -20,7 +20,7 @@ from mhc_bench.kit.subject import Subject
 from mhc_bench.model import materialise, residual_connections
 
 WORLD = 2
-SECONDS = 120.0
+SECONDS = 600.0
 """After which ranks that wait for each other are ended."""
 CLOSE = 1e-4
 CLOSE_BF16 = 0.1

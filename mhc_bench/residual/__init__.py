@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import importlib
+import pkgutil
+
 from mhc_bench.residual.attnres import AttentionResidual
 from mhc_bench.residual.baseline import Baseline
 from mhc_bench.residual.cheap_skip import CheapSkip
@@ -50,3 +53,6 @@ __all__ = [
     "variant_names",
     "variant_options",
 ]
+
+for _module in pkgutil.iter_modules(__path__):  # so that a new variant's file is enough
+    importlib.import_module(f"{__name__}.{_module.name}")
