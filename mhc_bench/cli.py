@@ -74,7 +74,7 @@ def _parser() -> Parser:
     parser.add_argument("--version", action="store_true", help="print the version and exit")
     parser.set_defaults(call=_version)
     verbs = parser.add_subparsers(title="commands", metavar="COMMAND", parser_class=Parser)
-    for add in (_add_running, _add_reading):
+    for add in (_add_running, _add_reading, _add_authoring):
         add(verbs)
     return parser
 
@@ -184,6 +184,26 @@ def _add_reading(verbs: Verbs[Parser]) -> None:
     _json(doctor)
 
 
+def _add_authoring(verbs: Verbs[Parser]) -> None:
+    new = _verb(verbs, "new-variant", _new_variant, "a module and a configuration to start a variant from")
+    new.add_argument("name", help="lower case with dashes, such as gated-skip")
+    new.add_argument(
+        "--package",
+        type=Path,
+        metavar="DIR",
+        help="a package of your own (default: here in a checkout, elsewhere a new package ./NAME)",
+    )
+    check = _verb(verbs, "check", _check, "what every residual connection must do, on one variant")
+    check.add_argument("variant", help="a variant's name, its .yaml file, or module:Class")
+    _overrides(check)
+    check.epilog = "key=value: options of the variant, such as streams=2"
+    check.add_argument(
+        "--backbone", default="llama", help="a model family (tiny), or one of: list models (default: llama)"
+    )
+    check.add_argument("--only", nargs="+", default=[], metavar="CHECK", help="these checks alone")
+    _json(check)
+
+
 def _version(options: argparse.Namespace) -> int:
     from mhc_bench import __version__
 
@@ -271,6 +291,18 @@ def _plan(options: argparse.Namespace) -> int:
     from mhc_bench.suite.commands import plan
 
     return plan(options.suite, options.overrides, options.runs, options.json)
+
+
+def _new_variant(options: argparse.Namespace) -> int:
+    from mhc_bench.suite.scaffold import new_variant
+
+    return new_variant(options.name, options.package)
+
+
+def _check(options: argparse.Namespace) -> int:
+    from mhc_bench.suite.check import show
+
+    return show(options.variant, options.overrides, options.backbone, options.only, options.json)
 
 
 def _doctor(options: argparse.Namespace) -> int:

@@ -16,6 +16,7 @@ from mhc_bench.config.parts import (
     GROUPS,
     as_mapping,
     damaged,
+    installed_variants,
     merge,
     part_names,
     read_part,
@@ -123,7 +124,9 @@ def _pick_variant(name: str, known: dict[str, Any]) -> dict[str, Any]:
         return {name: known[name]}
     if ":" in name:
         return {name.rpartition(":")[2]: {"connection": name}}
-    choose("variant", name, {*known, *part_names("variants")})
+    if name in (installed := installed_variants()) and name not in part_names("variants"):
+        return {name: {"connection": name}}
+    choose("variant", name, {*known, *part_names("variants"), *installed})
     return {name: read_part("variant", "variants", name)}
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,11 @@ GROUPS = {
 def part_names(folder: str) -> list[str]:
     """Names of the parts in one folder of `configs/`, sorted."""
     return sorted(path.stem for path in (configs_dir() / folder).glob("*.yaml"))
+
+
+def installed_variants() -> dict[str, str]:
+    """Name -> `module:Class` of the variants that installed packages bring."""
+    return {point.name: point.value for point in entry_points(group="mhc_bench.variants")}
 
 
 def read_yaml(path: Path) -> dict[str, Any]:

@@ -12,10 +12,10 @@ import jinja2
 
 from mhc_bench.config import RunConfig, load_run_config
 from mhc_bench.errors import RunError, UsageError
-from mhc_bench.evaluation.quiet import quiet_transformers
 from mhc_bench.evaluation.run import final_model
 from mhc_bench.evaluation.summary import read_summary
 from mhc_bench.model import load_model, save_model
+from mhc_bench.model.quiet import quiet_transformers
 from mhc_bench.provenance import versions
 
 TRAINING_FILE = "training.json"

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from mhc_bench.ops.types import HcCoefficients
+from mhc_bench.residual.contract import Start
 from mhc_bench.residual.options import within
 from mhc_bench.residual.registry import register_variant
 from mhc_bench.residual.widened import WidenedConnection
@@ -62,6 +63,10 @@ class HyperConnection(WidenedConnection):
 
     def gate_parameters(self) -> frozenset[str]:
         return frozenset({"scale_mix", "scale_write"})
+
+    def start(self) -> Start:
+        """Copies that are summed: the final norm hides the factor n but for its epsilon."""
+        return Start("approximate", 2e-5)
 
     def initial_value(self, name: str, generator: torch.Generator) -> Tensor:
         n = self.streams

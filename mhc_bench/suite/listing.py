@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-from importlib.metadata import entry_points
 from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
 
 from mhc_bench.config import part_names
-from mhc_bench.config.parts import read_part
+from mhc_bench.config.parts import installed_variants, read_part
 from mhc_bench.resources import configs_dir, tasks_dir
 from mhc_bench.suite.state import read_state
 
@@ -51,8 +50,7 @@ def variants() -> Rows:
         for name in part_names("variants")
     ]
     return shipped + [
-        {"variant": point.name, "connection": point.value}
-        for point in entry_points(group="mhc_bench.variants")
+        {"variant": name, "connection": target} for name, target in installed_variants().items()
     ]
 
 
