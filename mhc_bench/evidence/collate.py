@@ -110,8 +110,8 @@ class Arm:
 
     @property
     def cost_ids(self) -> tuple[str, ...]:
-        """Kinds of hardware on which the runs were computed."""
-        return tuple(sorted({record.identity.cost_id for record in self.records}))
+        """Kinds of hardware on which the rows' runs were computed."""
+        return tuple(sorted({run.identity.cost_id for row in self.rows for run in row.runs.values()}))
 
     def against(self, variant: str, *others: str) -> Arm:
         """The same runs with another reference, and the rows of `others` alone."""

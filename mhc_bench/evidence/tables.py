@@ -25,7 +25,21 @@ from mhc_bench.evidence.text import (
 from mhc_bench.evidence.verdicts import FEWEST_SEEDS_FOR_TASKS
 
 WORDS = frozenset(
-    {"Arm", "Protocol id", "Measure", "Variant", "Task", "Metric", "Status", "Verdict", "Record SHA-256"}
+    {
+        "Arm",
+        "Protocol id",
+        "Measure",
+        "Variant",
+        "Task",
+        "Metric",
+        "Status",
+        "Verdict",
+        "Record SHA-256",
+        "Equal",
+        "Rests on",
+        "Case",
+        "Remark",
+    }
 )
 
 
