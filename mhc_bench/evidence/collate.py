@@ -218,7 +218,8 @@ def collate(records: Sequence[Record], items: ItemStore | None = None) -> Board:
     suites = sorted({record.identity.suite for record in records})
     if len(suites) != 1:
         raise UsageError(
-            f"records of several suites cannot share a table: {', '.join(suites) or 'none given'}"
+            f"records of several suites cannot share a table: {', '.join(suites) or 'none given'}; "
+            "--suite names one"
         )
     by_arm: dict[str, list[Record]] = defaultdict(list)
     for record in records:

@@ -236,11 +236,16 @@ def _budget_cells(found: AtBudget) -> tuple[str, ...]:
     )
 
 
+def nearest_coverage(arm: Arm) -> tuple[Share, ...]:
+    """What was simulated for as many seeds as there are, or for the next smaller number."""
+    return observed()[max((n for n in SEEDS if n <= len(arm.seeds)), default=SEEDS[0])]
+
+
 def coverage(arm: Arm) -> Table:
     """How often intervals with this many seeds hold the truth, where that was simulated."""
-    pairs = len(arm.seeds)
-    nearest = max((n for n in SEEDS if n <= pairs), default=SEEDS[0])
-    rows = [(each.case, *_coverage_cells(each)) for each in observed()[nearest]]
+    shares = nearest_coverage(arm)
+    nearest, pairs = shares[0].n, len(arm.seeds)
+    rows = [(each.case, *_coverage_cells(each)) for each in shares]
     caption = (
         f"Simulated with {nearest} seeds ({COMMAND}); this table has {pairs}. A 95 % interval should hold "
         "the truth in 95 of 100 cases, and call a variant better than itself in 2.5. Families of tasks are "

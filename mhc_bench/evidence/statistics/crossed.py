@@ -1,8 +1,8 @@
 """Seeds crossed with items: every seed's runs answer the same items, so each has an error of its own.
 
 A pair of runs differs on an item by d[s, i] = mean + seed[s] + item[i] + rest[s, i], the last three random: a
-two-way layout without repetition (Searle, Casella and McCulloch, Variance Components, 1992). The variance of the
-mean over S seeds and I items is then seed/S + item/I + rest/(S I): more seeds never reduce the item part.
+two-way layout without repetition (Searle, Casella and McCulloch, Variance Components, 1992). The variance of
+the mean over S seeds and I items is then seed/S + item/I + rest/(S I): more seeds never reduce the item part.
 Shapes: `S I`.
 """
 
