@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from mhc_bench.errors import RunError, UsageError
 from mhc_bench.evidence.quantities import Quantity
-from mhc_bench.evidence.record import Record, Task
+from mhc_bench.evidence.record import RESULTS, Record, Task
 from mhc_bench.evidence.statistics import Difference, Spread, paired_difference, spread
 
 BASELINE = "baseline"
@@ -38,6 +38,11 @@ class Row:
         """Seeds whose run diverged."""
         return tuple(seed for seed, run in self.runs.items() if run.status == "diverged")
 
+    @property
+    def unfinished(self) -> tuple[int, ...]:
+        """Seeds whose run failed, or trained and was not evaluated."""
+        return tuple(seed for seed, run in self.runs.items() if run.status not in RESULTS)
+
 
 @dataclass(frozen=True)
 class Arm:
@@ -56,6 +61,13 @@ class Arm:
     def seeds(self) -> tuple[int, ...]:
         """All seeds that any variant ran."""
         return tuple(sorted({seed for row in self.rows for seed in row.runs}))
+
+    @property
+    def missing(self) -> tuple[tuple[str, int], ...]:
+        """Runs that a record says were started, and that have no record here."""
+        there = {(row.variant, seed) for row in self.rows for seed in row.runs}
+        started = {run for record in self.records if record.started for run in record.started.runs}
+        return tuple(sorted(started - there))
 
     @property
     def baseline(self) -> Row | None:
@@ -92,11 +104,11 @@ class Arm:
         base = self.baseline
         if difference is None or base is None:
             return ""
-        # Comparing survivors alone would flatter a variant whose bad seeds diverged.
-        for name, lost in ((row.variant, row.diverged), (base.variant, base.diverged)):
-            if lost:
-                runs = len(row.runs if name == row.variant else base.runs)
-                return f"{name} diverged in {len(lost)} of {runs} seeds"
+        # Comparing survivors alone would flatter a variant whose bad seeds diverged or failed.
+        for each in (row, base):
+            for what, lost in (("diverged", each.diverged), ("is unfinished", each.unfinished)):
+                if lost:
+                    return f"{each.variant} {what} in {len(lost)} of {len(each.runs)} seeds"
         return difference.verdict
 
 
