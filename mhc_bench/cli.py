@@ -122,6 +122,11 @@ def _add_running(verbs: Verbs[Parser]) -> None:
     _overrides(run)
     run.add_argument("--dry-run", action="store_true", help="print the plan and what is missing, do nothing")
     run.add_argument("--records", type=Path, help="also copy the records here, as they are published")
+    run.add_argument(
+        "--correction",
+        metavar="WHY",
+        help="with --records: a run that differs from its published record replaces it, for this reason",
+    )
     _runs(run)
     train = _verb(verbs, "train", _train, "one training run, such as: train quick variant=mhc seed=0")
     train.add_argument("suite")
@@ -228,8 +233,10 @@ def _prepare(options: argparse.Namespace) -> int:
 
 def _run(options: argparse.Namespace) -> int:
     from mhc_bench.suite.commands import run
+    from mhc_bench.suite.publishing import publication
 
-    return run(options.suite, options.overrides, options.runs, options.dry_run, options.records)
+    target = publication(options.records, options.correction)
+    return run(options.suite, options.overrides, options.runs, options.dry_run, target)
 
 
 def _train(options: argparse.Namespace) -> int:

@@ -219,6 +219,18 @@ CASES = [
     Case("file name", "another variant", rename("hc/seed1", "other/seed1")),
     Case("file name", "another protocol", renamed_folder),
     Case("supersedes", "a record that is not there", corrected(OTHER)),
+    Case("supersedes", "a gap in the editions", lambda records: editions(records, 3)),
+    Case("supersedes", "a result without a reason", lambda records: editions(records, 2, correction=None)),
+    Case("supersedes", "a result replaced by none", lambda records: editions(records, 2, change=broken)),
+    Case("supersedes", "a correction of nothing", of("hc/seed1", put("correction", "because"))),
+    Case("schema", "a failed run with a training", of("hc/seed1", put("status", "failed"))),
+    Case(
+        "schema", "a failed run that does not say why", of("hc/seed1", lambda content: broken(content, None))
+    ),
+    Case("schema", "a partial run with an evaluation", of("hc/seed1", put("status", "partial"))),
+    Case("schema", "a complete run that failed", of("hc/seed1", put("failure", "no memory"))),
+    Case("outcome", "a run that was not evaluated", lambda records: unevaluated(records)),
+    Case("seeds", "another run of the same folder", of("hc/seed1", put("started.others", ["hc/seed5"]))),
     Case("identity", "other options", everywhere(put("identity.options", {"streams": 2}))),
     Case("identity", "another arm", of("hc/seed1", put("identity.arm", "mild"))),
     Case(
@@ -344,6 +356,38 @@ LACKING = {"json": {"seeds"}, "schema": {"seeds"}, "item file": {"item digest"}}
 """A file that is refused is lacking afterwards: what else must see that."""
 
 
+def broken(content: Content, failure: str | None = "no memory") -> None:
+    """A run that failed while training."""
+    nothing = dict.fromkeys(("digests", "training", "evaluation", "mechanism", "numerics"))
+    content |= {**nothing, "status": "failed", "failure": failure, "data": {}, "side_files": {}}
+    content["cost"] |= {"train_seconds": None, "evaluate_seconds": None}
+
+
+def editions(
+    records: Records,
+    *numbers: int,
+    correction: str | None = "a wrong note",
+    change: Callable[[Content], object] = lambda content: None,
+) -> None:
+    """Further editions of a record, all of which replace the first."""
+    first = records.path("hc/seed1")
+    for number in numbers:
+        content = records.read("hc/seed1")
+        content |= {"supersedes": file_digest(first), "correction": correction, "note": str(number)}
+        change(content)
+        name = f"hc/seed1-{number}"
+        records.write(name, content)
+        if content["evaluation"]:
+            shutil.copyfile(items_path(first), items_path(records.path(name)))
+
+
+def unevaluated(records: Records) -> None:
+    items_path(records.path("hc/seed1")).unlink()
+    records.change(
+        "hc/seed1", each(put("evaluation", None), put("side_files", {}), put("cost.evaluate_seconds", None))
+    )
+
+
 def twice(records: Records) -> None:
     path = records.path("hc/seed1")
     path.write_text(path.read_text().replace('"note":', '"note": "", "note":'))
@@ -423,7 +467,25 @@ def test_a_correction_replaces_what_it_supersedes(records: Records) -> None:
     digest = file_digest(old)
     shutil.copyfile(old, records.path("hc/seed1-2"))
     shutil.copyfile(items_path(old), items_path(records.path("hc/seed1-2")))
-    records.change("hc/seed1-2", each(put("supersedes", digest), put("note", "corrected")))
+    records.change("hc/seed1-2", each(put("supersedes", digest), put("correction", "a wrong note")))
+    assert records.verify().problems == ()
+
+
+def test_a_record_has_one_successor(records: Records) -> None:
+    editions(records, 2, 3)
+    found = {problem.found for problem in records.verify().problems if problem.check == "supersedes"}
+    assert found == {f"supersedes what {records.path('hc/seed1-2')} supersedes", "supersedes seed1.json"}
+
+
+def test_a_failed_run_counts_as_reported_and_may_be_replaced_without_a_reason(
+    records: Records, tmp_path: Path
+) -> None:
+    result = records.read("hc/seed1")
+    items = items_path(records.path("hc/seed1")).rename(tmp_path / "kept")
+    records.change("hc/seed1", broken)
+    assert records.verify().problems == ()
+    items.rename(items_path(records.path("hc/seed1-2")))
+    records.write("hc/seed1-2", result | {"supersedes": file_digest(records.path("hc/seed1"))})
     assert records.verify().problems == ()
 
 

@@ -64,6 +64,9 @@ class RunEvidence:
     """Fields of `StepTime`; None where it was not measured."""
     side_files: Mapping[str, str] = field(default_factory=dict)
     failure: str | None = None
+    """Why the run is not finished, in one line; with a training it is partial, without one failed."""
+    supersedes: str | None = None
+    """The digest of the record of an earlier attempt."""
 
 
 def assemble_record(run: RunEvidence) -> Record:
@@ -94,6 +97,7 @@ def _described(run: RunEvidence) -> dict[str, Any]:
         "tuning": run.tuning,
         "side_files": run.side_files,
         "failure": run.failure,
+        "supersedes": run.supersedes,
         "status": _status(run),
     }
 
@@ -112,7 +116,7 @@ def _identity(configuration: Mapping[str, Any]) -> dict[str, Any]:
 
 def _status(run: RunEvidence) -> str:
     if run.training is None:
-        return "failed" if run.failure else "partial"
+        return "failed"
     if run.failure:
         return "partial"
     return str(run.training["status"]) if _ended_well(run.training) else "diverged"

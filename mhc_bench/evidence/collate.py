@@ -10,7 +10,7 @@ from functools import cached_property
 from mhc_bench.errors import RunError, UsageError
 from mhc_bench.evidence.items import ItemStore
 from mhc_bench.evidence.quantities import GOLD, SCORES, Quantity, task_quantities
-from mhc_bench.evidence.record import Record, Task
+from mhc_bench.evidence.record import RESULTS, Record, Task
 from mhc_bench.evidence.statistics import Difference, Spread, holm, paired_difference, spread
 from mhc_bench.evidence.verdicts import Adjusted, Judgement, Outcome, judge, judge_task
 
@@ -59,6 +59,11 @@ class Row:
         """Seeds whose run diverged."""
         return tuple(seed for seed, run in self.runs.items() if run.status == "diverged")
 
+    @property
+    def unfinished(self) -> tuple[int, ...]:
+        """Seeds whose run failed, or trained and was not evaluated."""
+        return tuple(seed for seed, run in self.runs.items() if run.status not in RESULTS)
+
 
 @dataclass(frozen=True)
 class Floor:
@@ -93,6 +98,13 @@ class Arm:
     def seeds(self) -> tuple[int, ...]:
         """All seeds that any variant ran."""
         return tuple(sorted({seed for row in self.rows for seed in row.runs}))
+
+    @property
+    def missing(self) -> tuple[tuple[str, int], ...]:
+        """Runs that a record says were started, and that have no record here."""
+        there = {(row.variant, seed) for row in self.rows for seed in row.runs}
+        started = {run for record in self.records if record.started for run in record.started.runs}
+        return tuple(sorted(started - there))
 
     @property
     def baseline(self) -> Row | None:
@@ -167,11 +179,12 @@ class Arm:
     ) -> Judgement:
         base = self.baseline
         assert base is not None
-        # Comparing survivors alone would flatter a variant whose bad seeds diverged.
+        # Comparing survivors alone would flatter a variant whose bad seeds diverged or failed.
         for each in (row, base):
-            if lost := each.diverged:
-                words = f"{each.variant} diverged in {len(lost)} of {len(each.runs)} seeds"
-                return Judgement("no verdict", words)
+            for what, lost in (("diverged", each.diverged), ("is unfinished", each.unfinished)):
+                if lost:
+                    words = f"{each.variant} {what} in {len(lost)} of {len(each.runs)} seeds"
+                    return Judgement("no verdict", words)
         return judge_task(difference, adjusted) if quantity.family else judge(difference)
 
 

@@ -39,6 +39,8 @@ CURVES = (LOSS, GRADIENT_NORM, GAIN_FORWARD, GAIN_BACKWARD)
 """The sampled curves from which the figures are drawn. Loss in nats per token; gains are ratios."""
 
 Status = Literal["complete", "diverged", "failed", "partial"]
+RESULTS = ("complete", "diverged")
+"""What a run can come to. A failed one broke while training; a partial one trained and was not evaluated."""
 
 
 class Digests(Part):
@@ -222,6 +224,7 @@ class Cost(Part):
 class Record(Part):
     """One run, finished. Immutable: a correction is a new record."""
 
+    later = frozenset({"correction"})
     schema_version: Literal[2]
     status: Status
     failure: str | None = None
@@ -237,7 +240,9 @@ class Record(Part):
     started: Started | None = None
     tuning: Tuning | None = None
     supersedes: Sha256 | None = None
-    """The digest of the record that this one corrects."""
+    """The digest of the record that this one replaces."""
+    correction: str | None = None
+    """Why, in one line, where the replaced record had a result."""
     data: dict[str, str]
     """Source, its fingerprint and the tokenizer's digest."""
     digests: Digests | None
@@ -252,9 +257,15 @@ class Record(Part):
 
     @model_validator(mode="after")
     def _whole(self) -> Self:
-        trained = self.training is not None and self.digests is not None and self.mechanism is not None
-        if self.status in ("complete", "diverged") and not trained:
+        trained = [part is not None for part in (self.training, self.digests, self.mechanism)]
+        if self.status != "failed" and not all(trained):
             raise ValueError(f"a {self.status} run needs training, digests and mechanism")
+        if self.status == "failed" and any(trained):
+            raise ValueError("a run that failed while training has no training: after it, it is partial")
+        if self.status == "partial" and self.evaluation is not None:
+            raise ValueError("a partial run has no evaluation")
+        if (self.failure is None) != (self.status in RESULTS):
+            raise ValueError(f"{self.status}: a failed or partial run says why, no other does")
         if self.status == "complete" and self.validation_loss is None:
             raise ValueError("a complete run needs a finite last validation loss")
         return self

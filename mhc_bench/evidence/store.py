@@ -16,8 +16,9 @@ from mhc_bench.files import write_text
 
 LARGEST_RECORD = 8 * 2**20
 """Bytes. A record of a thousand-point run has under a tenth of this."""
-RECORD_NAME = re.compile(r"^(record|seed\d{1,10}(-\d{1,4})?)\.json$")
-"""A run's own record, a published one, and the published second, third, ... edition that corrects it."""
+RECORD_NAME = re.compile(r"^(record|record-\d{1,4}|seed\d{1,10}(-\d{1,4})?)\.json$")
+"""A finished run's own record, one of an attempt that failed, a published one, and its further editions."""
+ATTEMPT_NAME = re.compile(r"^record-(\d{1,4})\.json$")
 
 
 def read_record(path: Path) -> Record:
@@ -59,6 +60,13 @@ def record_paths(folder: Path) -> list[Path]:
     if not folder.is_dir():
         raise UsageError(f"{folder}: expected a folder with records (record.json or seed<k>.json)")
     return sorted(path for path in folder.rglob("*.json") if RECORD_NAME.match(path.name))
+
+
+def attempts(folder: Path) -> list[Path]:
+    """The records of a run's attempts that failed, in their order, from its folder."""
+    names = ((ATTEMPT_NAME.match(path.name), path) for path in folder.glob("record-*.json"))
+    found = {int(match[1]): path for match, path in names if match}
+    return [found[number] for number in sorted(found)]
 
 
 def read_records(folder: Path | Iterable[Path]) -> list[Record]:

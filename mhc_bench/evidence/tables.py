@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
 from mhc_bench.evidence import quantities as q
 from mhc_bench.evidence.collate import Arm, Board, Cell, Row
 from mhc_bench.evidence.facts import differing_fields
 from mhc_bench.evidence.quantities import Quantity
-from mhc_bench.evidence.record import Task
+from mhc_bench.evidence.record import RESULTS, Record, Task
 from mhc_bench.evidence.text import (
     NO_VALUE,
     difference_text,
@@ -188,12 +188,13 @@ def _named_gold(quantity: Quantity) -> Quantity:
 
 def stability(arm: Arm) -> Table:
     """How the mechanism and the optimisation behaved: ranges over seeds, every run counted."""
-    columns = ("Variant", "Runs", "Diverged", *(one.title for one in q.STABILITY))
+    columns = ("Variant", "Runs", "Diverged", "Unfinished", *(one.title for one in q.STABILITY))
     rows = [
         (
             row.variant,
             str(len(row.runs)),
             str(len(row.diverged)),
+            str(len(row.unfinished)),
             *(value_range(arm.cell(row, one).values.values(), len(row.runs)) for one in q.STABILITY),
         )
         for row in arm.rows
@@ -312,8 +313,15 @@ def unpaired_notes(arm: Arm) -> list[str]:
         for row in arm.rows
         if (missing := sorted(set(arm.seeds) - set(row.runs)))
     ]
-    for record in arm.records:
-        if record.status not in ("complete", "diverged"):
-            reason = f": {record.failure}" if record.failure else ""
-            notes.append(f"{record.identity.variant} seed {record.identity.seed} is {record.status}{reason}")
-    return notes
+    notes += [f"{variant} seed {seed} was started and has no record" for variant, seed in arm.missing]
+    return [*notes, *(note for record in arm.records for note in _edition_notes(record))]
+
+
+def _edition_notes(record: Record) -> Iterator[str]:
+    """That a run has no result, or that its record replaces another."""
+    run = f"{record.identity.variant} seed {record.identity.seed}"
+    if record.status not in RESULTS:
+        yield f"{run} is {record.status}: {record.failure}"
+    if record.supersedes:
+        why = record.correction or "an attempt that failed"
+        yield f"{run} replaces the record {record.supersedes[:16]}: {why}"

@@ -7,7 +7,6 @@ import itertools
 import json
 import re
 import shlex
-import shutil
 from pathlib import Path
 
 from rich.console import Console
@@ -31,23 +30,24 @@ from mhc_bench.config.load import parse_overrides
 from mhc_bench.config.parts import merge
 from mhc_bench.config.typed import typed
 from mhc_bench.errors import RunError, StoppedError, UsageError
-from mhc_bench.evidence.items import ITEMS_FILE, items_path
 from mhc_bench.stopping import ends_when_told
 from mhc_bench.suite import plan as planning
 from mhc_bench.suite.cost import measure_missing_costs
 from mhc_bench.suite.evaluating import evaluable, evaluate_run
+from mhc_bench.suite.failures import record_failure, without_place
 from mhc_bench.suite.formulas import formulas
 from mhc_bench.suite.preflight import check_evaluations, check_machine, check_nodes, count, preflight
+from mhc_bench.suite.publishing import Publication, editions
 from mhc_bench.suite.record import record_run, write_origin
 from mhc_bench.suite.report import Reporter
 from mhc_bench.suite.runner import missing_runs, run_missing, slots
 from mhc_bench.suite.slurm import ask_jobs, check_slurm
-from mhc_bench.suite.state import EVALUATION_FILE, RECORD_FILE, TRAINING_FILE, RunState, read_state
+from mhc_bench.suite.state import EVALUATION_FILE, TRAINING_FILE, RunState, read_state
 from mhc_bench.suite.waiting import job_line, run_as_jobs
-from mhc_bench.suite.worker import complete_run, is_first_rank, locked, train_run
+from mhc_bench.suite.worker import complete_run, is_first_rank, locked, recorded, train_run
 
 
-def run(name: str, overrides: list[str], root: Path, dry_run: bool, records: Path | None) -> int:
+def run(name: str, overrides: list[str], root: Path, dry_run: bool, publication: Publication | None) -> int:
     """Train, evaluate and collate all that is missing of a suite."""
     console = Console()
     suite = load_suite(name, overrides)
@@ -64,7 +64,11 @@ def run(name: str, overrides: list[str], root: Path, dry_run: bool, records: Pat
         unfinished = _compute(
             suite, missing, root, console, shlex.join(["mhc-bench", "run", name, *overrides]), overrides
         )
-    _collate(suite, root, records, console)
+    for each in missing:
+        state = unfinished.get(Reporter.name(each))
+        if state is not None and state.standing == "failed":  # a killed process left no word itself
+            record_failure(each, run_folder(root, each), without_place(state.detail))
+    _collate(suite, root, publication, console)
     for title, state in unfinished.items():
         console.print(f"{state.standing}: {title}: {state.detail}", markup=False)
     if any(state.standing == "failed" for state in unfinished.values()):
@@ -125,17 +129,17 @@ def device_count(suite: SuiteConfig) -> int:
     return torch.cuda.device_count()
 
 
-def _collate(suite: SuiteConfig, root: Path, records: Path | None, console: Console) -> None:
-    """The leaderboard of all finished runs of the suite, and their published copies where asked for."""
+def _collate(suite: SuiteConfig, root: Path, publication: Publication | None, console: Console) -> None:
+    """The leaderboard of all recorded runs of the suite, and their published copies where asked for."""
     runs = {run_folder(root, each): each for each in run_configs(suite)}
-    finished = [folder for folder in runs if read_state(folder).finished]
-    if not finished:
+    recorded = [folder for folder in runs if editions(folder)]
+    for folder in recorded if publication else ():
+        assert publication is not None
+        publication.add(folder, runs[folder])
+    if any(read_state(folder).finished for folder in runs):
+        show_leaderboard(recorded, leaderboard_folder(root, suite), console)
+    else:
         console.print("No run has finished: there is nothing to rank.")
-        return
-    if records is not None:
-        for folder in finished:
-            publish(folder, run_folder(records, runs[folder]).with_suffix(".json"))
-    show_leaderboard(finished, leaderboard_folder(root, suite), console)
 
 
 def show_leaderboard(folders: list[Path], out: Path, console: Console) -> None:
@@ -159,20 +163,6 @@ def leaderboard_folder(root: Path, suite: SuiteConfig) -> Path:
     protocols = {each.protocol_id for each in runs}
     name = f"{suite.name}-{runs[0].protocol_id}" if len(protocols) == 1 else f"{suite.name}-study"
     return root / name / "leaderboard"
-
-
-def publish(folder: Path, path: Path) -> None:
-    """Copy a run's record, and what its items scored, to their place among the published ones.
-
-    Published records are immutable: another one is never written over them.
-    """
-    source = folder / RECORD_FILE
-    if path.exists() and path.read_bytes() != source.read_bytes():
-        raise RunError(f"{path} holds another record, and records are immutable: publish to another folder")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    if (items := folder / ITEMS_FILE).exists():
-        shutil.copyfile(items, items_path(path))
-    shutil.copyfile(source, path)
 
 
 def single_run(name: str, overrides: list[str]) -> tuple[SuiteConfig, RunConfig]:
@@ -211,7 +201,7 @@ def train(name: str, overrides: list[str], root: Path) -> int:
         _note_gap(each)
         save_run_config(each, folder)
         write_origin(folder, shlex.join(["mhc-bench", "train", name, *overrides]), overrides, suite)
-    with ends_when_told(), locked(folder):
+    with ends_when_told(), locked(folder), recorded(each, folder):
         train_run(each, folder)
         if not is_first_rank():
             return 0
@@ -252,9 +242,12 @@ def evaluate(folder: Path, overrides: list[str]) -> int:
         raise UsageError(f"suite {each.suite} has no tasks: name some, such as evaluation.tasks=[mhc_world]")
     if not evaluable(each, folder):
         raise RunError(f"{folder} diverged: there is nothing to evaluate")
-    evaluate_run(each, folder, place)
-    if not overrides:
-        complete_run(each, folder)
+    if overrides:
+        evaluate_run(each, folder, place)
+    else:
+        with recorded(each, folder):
+            evaluate_run(each, folder, place)
+            complete_run(each, folder)
     if is_first_rank():
         _print_scores(place)
     return 0

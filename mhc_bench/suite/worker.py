@@ -12,10 +12,11 @@ from pathlib import Path
 from filelock import FileLock
 
 from mhc_bench.config import RunConfig, load_run_config
-from mhc_bench.errors import MhcBenchError, StoppedError
+from mhc_bench.errors import MhcBenchError, StoppedError, UsageError
 from mhc_bench.files import write_text
 from mhc_bench.stopping import ends_when_told
 from mhc_bench.suite.evaluating import evaluate_run, to_evaluate
+from mhc_bench.suite.failures import reason, record_failure
 from mhc_bench.suite.record import record_run
 from mhc_bench.suite.state import FAILURE_FILE, TRAINING_FILE, read_state
 
@@ -84,18 +85,34 @@ def locked(folder: Path) -> Iterator[None]:
         yield
 
 
+@contextlib.contextmanager
+def recorded(run: RunConfig, folder: Path) -> Iterator[None]:
+    """An error inside leaves a record behind and goes on; wrong usage and being told to stop leave none."""
+    try:
+        yield
+    except (UsageError, StoppedError):
+        raise
+    except Exception as error:
+        if is_first_rank():
+            record_failure(run, folder, reason(error))
+        raise
+
+
 def work(folder: Path) -> int:
     """Complete the run in `folder`, leaving the reason behind if that fails; returns the exit code."""
+    run = None
     try:
         with ends_when_told():
-            complete_run(load_run_config(folder), folder)
+            run = load_run_config(folder)
+            complete_run(run, folder)
     except StoppedError as told:
         print(told, flush=True)
         return told.exit_code
     except Exception as error:
         traceback.print_exc()
-        name = "" if isinstance(error, MhcBenchError) else f"{type(error).__name__}: "
-        write_text(folder / FAILURE_FILE, f"{name}{' '.join(str(error).split())[:500]}\n")
+        write_text(folder / FAILURE_FILE, f"{reason(error)}\n")
+        if run is not None and is_first_rank():
+            record_failure(run, folder, reason(error))
         return error.exit_code if isinstance(error, MhcBenchError) else 1
     return 0
 
