@@ -77,11 +77,13 @@ def _content(board: Board) -> dict[str, Any]:
 
 def _arm_tables(arm: Arm) -> list[tables.Table]:
     title = "Validation loss and the gold answers' log-likelihood" if arm.tasks else "Validation loss"
+    title += ", tuned track" if arm.track == "tuned" else ""
     lead = tables.comparison(title, arm, tables.headline_quantities(arm))
     downstream = (
         [tables.scores(arm), tables.task_comparison(arm), tables.task_properties(arm)] if arm.tasks else []
     )
-    return [lead, *downstream, tables.stability(arm), tables.cost(arm), tables.runs(arm)]
+    tuned = [tables.tuning(arm)] if arm.track == "tuned" else []
+    return [lead, *tuned, *downstream, tables.stability(arm), tables.cost(arm), tables.runs(arm)]
 
 
 def render_summary(board: Board) -> list[tuple[str, ...]]:

@@ -11,7 +11,7 @@ from pathlib import Path
 from mhc_bench.evidence.reproduction import parse_reproduction
 
 # the checks register themselves
-from mhc_bench.evidence.verify import configuration, form, pairing, plausible, scores, training  # noqa: F401
+from mhc_bench.evidence.verify import configuration, form, pairing, plausible, scores, training, tuned  # noqa: F401
 from mhc_bench.evidence.verify.checks import (
     CHECKS,
     Note,
