@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import re
 
@@ -12,6 +13,7 @@ from mhc_bench.config.schema import (
     LoggingConfig,
     OptimizerConfig,
     Protocol,
+    SearchConfig,
     ShardsConfig,
     SlurmConfig,
     SuiteConfig,
@@ -39,6 +41,9 @@ def check_suite(suite: SuiteConfig) -> None:
         _require(0 <= seed < 2**31, "seeds", seed, "whole numbers from 0 to 2147483647")
     for name, variant in suite.variants.items():
         _check_perturbation(name, variant)
+    if suite.search:
+        shared = sorted({*suite.seeds} & {*suite.search.seeds})
+        _require(not shared, "search.seeds", suite.search.seeds, f"none of the runs' own seeds, not {shared}")
     check_protocol(suite, suite.hardware)
     check_launcher(suite.launcher)
     check_logging(suite.logging, suite.training.steps)
@@ -67,6 +72,28 @@ def check_protocol(protocol: Protocol, hardware: HardwareConfig) -> None:
         protocol.evaluation.batch_size > 0, "evaluation.batch_size", protocol.evaluation.batch_size, ">= 1"
     )
     check_data(protocol.data)
+    if protocol.search:
+        check_search(protocol.search, protocol.optimizer)
+
+
+def check_search(search: SearchConfig, optimizer: OptimizerConfig) -> None:
+    """A grid of values that a run can have, the optimizer's own among them."""
+    for name, own in (("learning_rate", optimizer.learning_rate), ("weight_decay", optimizer.weight_decay)):
+        values: list[float] = getattr(search, f"{name}s")
+        expected = f"different values, optimizer.{name} = {own} among them"
+        optional = name == "weight_decay" and not values
+        _require(optional or own in values, f"search.{name}s", values, expected)
+        _require(len(set(values)) == len(values), f"search.{name}s", values, expected)
+    for rate in search.learning_rates:
+        check_optimizer(dataclasses.replace(optimizer, learning_rate=rate))
+    for decay in search.weight_decays:
+        check_optimizer(dataclasses.replace(optimizer, weight_decay=decay))
+    _require(
+        bool(search.seeds), "search.seeds", "an empty list", "at least one seed, such as search.seeds=[100]"
+    )
+    _require(len(set(search.seeds)) == len(search.seeds), "search.seeds", search.seeds, "each seed once")
+    for seed in search.seeds:
+        _require(0 <= seed < 2**31, "search.seeds", seed, "whole numbers from 0 to 2147483647")
 
 
 def check_data(data: DataConfig) -> None:

@@ -12,6 +12,7 @@ from mhc_bench.config.schema import ADDED_LATER_KEY, PLACE_KEY, HardwareConfig, 
 PROTOCOL_VERSION = 1
 """Raised when the meaning of a protocol changes while its fields do not (see docs/architecture.md)."""
 DIGITS = 10
+PROTOCOL_FIELDS = frozenset(field.name for field in dataclasses.fields(Protocol))
 
 
 def digest(content: object) -> str:
@@ -22,8 +23,7 @@ def digest(content: object) -> str:
 
 def protocol_fields(protocol: Protocol) -> dict[str, Any]:
     """The fields of `Protocol` as plain values, whatever the subclass adds."""
-    names = [field.name for field in dataclasses.fields(Protocol)]
-    return {name: dataclasses.asdict(getattr(protocol, name)) for name in names}
+    return {name: value for name, value in dataclasses.asdict(protocol).items() if name in PROTOCOL_FIELDS}
 
 
 def identifying(part: Any) -> dict[str, Any]:
@@ -48,7 +48,7 @@ def protocol_id(protocol: Protocol, version: int = PROTOCOL_VERSION) -> str:
     Args:
         version: what the fields mean; another one than today's for records of its time.
     """
-    parts = {field.name: identifying(getattr(protocol, field.name)) for field in dataclasses.fields(Protocol)}
+    parts = {name: value for name, value in identifying(protocol).items() if name in PROTOCOL_FIELDS}
     return digest({"version": version, **parts})
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -141,21 +142,27 @@ def _arms(arms: object, chosen: object) -> dict[str, Any]:
 def run_configs(suite: SuiteConfig) -> list[RunConfig]:
     """All runs of a suite: arms, then seeds, then variants, so that a pair is finished early."""
     return [
-        _run(suite, arm, variant, seed)
-        for arm in suite.arms or [""]
+        _run(shared, suite, variant, seed)
+        for shared in (_shared(suite, arm) for arm in suite.arms or [""])
         for seed in suite.seeds
         for variant in suite.variants
     ]
 
 
-def _run(suite: SuiteConfig, arm: str, variant: str, seed: int) -> RunConfig:
+def _shared(suite: SuiteConfig, arm: str) -> RunConfig:
+    """What all runs of one arm share, resolved and checked; variant and seed are to be filled in."""
     content = merge(protocol_fields(suite), suite.arms.get(arm, {}))
     content |= {name: dataclasses.asdict(getattr(suite, name)) for name in ("hardware", "logging")}
-    content |= {"suite": suite.name, "arm": arm, "seed": seed, "variant_name": variant}
-    content |= {"variant": dataclasses.asdict(suite.variants[variant]), "protocol_id": "", "cost_id": ""}
+    content |= {"suite": suite.name, "arm": arm, "seed": 0, "variant_name": ""}
+    content |= {"variant": {"connection": ""}, "protocol_id": "", "cost_id": ""}
     run = typed(RunConfig, content, f"suite {suite.name}, arm {arm}" if arm else f"suite {suite.name}")
     check_protocol(run, run.hardware)
     return dataclasses.replace(run, protocol_id=protocol_id(run), cost_id=cost_id(run, run.hardware))
+
+
+def _run(shared: RunConfig, suite: SuiteConfig, variant: str, seed: int) -> RunConfig:
+    own = dataclasses.replace(shared, variant_name=variant, variant=suite.variants[variant], seed=seed)
+    return copy.deepcopy(own)  # no two runs share a part that one could change
 
 
 def run_folder(root: Path, run: RunConfig) -> Path:
@@ -200,9 +207,10 @@ def check_same_run(run: RunConfig, folder: Path) -> None:
     there = load_run_config(folder)
     for field in _identity_fields():
         ours, theirs = getattr(run, field), getattr(there, field)
-        if ours != theirs:
+        chosen_yet = field != "tuned" or ours is not None
+        if ours != theirs and chosen_yet:
             raise UsageError(f"{folder} holds another run: its {field} is {theirs!r}, expected {ours!r}")
 
 
 def _identity_fields() -> Sequence[str]:
-    return ("suite", "arm", "protocol_id", "variant_name", "variant", "seed")
+    return ("suite", "arm", "protocol_id", "variant_name", "variant", "seed", "tuned")

@@ -112,6 +112,11 @@ class Arm:
         return next((row for row in self.rows if row.variant == self.reference), None)
 
     @property
+    def track(self) -> str:
+        """`fixed`: all variants have the protocol's own values; `tuned`: each variant's trials chose them."""
+        return "tuned" if any(record.configuration.get("search") for record in self.records) else "fixed"
+
+    @property
     def tasks(self) -> dict[str, Task]:
         """Each downstream task of any run, described by the first run that has it."""
         found: dict[str, Task] = {}

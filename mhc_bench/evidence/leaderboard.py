@@ -104,7 +104,9 @@ def _content(board: Board) -> dict[str, Any]:
 
 def _arm_tables(arm: Arm) -> list[tables.Table]:
     title = "Validation loss and the gold answers' log-likelihood" if arm.tasks else "Validation loss"
+    title += ", tuned track" if arm.track == "tuned" else ""
     lead = tables.comparison(title, arm, tables.headline_quantities(arm))
+    tuned = [tables.tuning(arm)] if arm.track == "tuned" else []
     floor = uncertainty.floor(arm)
     doubt = [uncertainty.power(arm), *([floor] if floor else []), uncertainty.budgets(arm)]
     downstream = [
@@ -115,7 +117,7 @@ def _arm_tables(arm: Arm) -> list[tables.Table]:
     ]
     claims = claims_table(findings(arm))
     rest = [uncertainty.coverage(arm), tables.stability(arm), tables.cost(arm), claims, tables.runs(arm)]
-    found = [lead, *doubt, *(downstream if arm.tasks else []), *rest]
+    found = [lead, *tuned, *doubt, *(downstream if arm.tasks else []), *rest]
     return [table for table in found if table.rows]
 
 

@@ -155,9 +155,24 @@ class Started(Part):
         return (variant in self.variants and seed in self.seeds) or f"{variant}/seed{seed}" in self.others
 
 
+class Trial(Part):
+    """One trial of the tuned track: a run of its own with one point of the grid."""
+
+    learning_rate: float
+    weight_decay: float
+    seed: Count
+    loss: float | None
+    """On the selection split after the last step, nats per token; null for a trial that diverged."""
+    record: Sha256
+    """The trial's own record."""
+
+
 class Tuning(Part):
-    """What was spent on choosing the protocol's free values before its runs; null where nobody counted."""
+    """What was spent on choosing free values before the runs: the protocol's, or in the tuned track this
+    variant's own; null where nobody counted."""
 
     runs: Count | None
     suite: Arm = ""
     """The suite whose records show that search."""
+    trials: Annotated[tuple[Trial, ...], Field(max_length=10_000)] = ()
+    """Tuned track: every trial of this variant."""

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
 from mhc_bench.evidence import quantities as q
+from mhc_bench.evidence.choice import chosen, mean_losses
 from mhc_bench.evidence.collate import Arm, Board, Cell, Row
 from mhc_bench.evidence.facts import differing_fields
 from mhc_bench.evidence.quantities import Quantity
@@ -223,6 +225,37 @@ def _cost_text(arm: Arm, row: Row, quantity: Quantity) -> str:
         return f"not comparable: {len(arm.cost_ids)} cost ids"
     mean = arm.cell(row, quantity).spread.mean
     return shown(mean, quantity)
+
+
+def tuning(arm: Arm) -> Table:
+    """Tuned track: what each variant's trials chose, and how they came out."""
+    columns = (
+        "Variant",
+        "Learning rate",
+        "Weight decay",
+        "Trials",
+        "Diverged trials",
+        "Selection loss",
+        "Highest",
+    )
+    rows = [(row.variant, *_tuning_cells(next(iter(row.runs.values())))) for row in arm.rows]
+    caption = (
+        "The same grid and number of trials for every variant. Selection loss: of the chosen point, on the "
+        "selection split, mean over the trials' seeds. Highest: of the grid's worst point that has one."
+    )
+    return Table("Tuned values", columns, tuple(rows), caption)
+
+
+def _tuning_cells(record: Record) -> tuple[str, ...]:
+    trials = record.tuning.trials if record.tuning else ()
+    if not trials:
+        return (NO_VALUE,) * 6
+    losses = mean_losses(trials)
+    best = chosen(trials)
+    finite = [loss for loss in losses.values() if math.isfinite(loss)]
+    diverged = sum(trial.loss is None for trial in trials)
+    ends = (_loss(losses[best] if math.isfinite(losses[best]) else None), _loss(max(finite, default=None)))
+    return (f"{best[0]:g}", f"{best[1]:g}", str(len(trials)), str(diverged), *ends)
 
 
 def runs(arm: Arm) -> Table:

@@ -43,6 +43,7 @@ from mhc_bench.suite.report import Reporter
 from mhc_bench.suite.runner import missing_runs, run_missing, slots
 from mhc_bench.suite.slurm import ask_jobs, check_slurm
 from mhc_bench.suite.state import EVALUATION_FILE, TRAINING_FILE, RunState, read_state
+from mhc_bench.suite.tuning import settled, stages, tunings
 from mhc_bench.suite.waiting import job_line, run_as_jobs
 from mhc_bench.suite.worker import complete_run, is_first_rank, locked, recorded, train_run
 
@@ -51,24 +52,31 @@ def run(name: str, overrides: list[str], root: Path, dry_run: bool, publication:
     """Train, evaluate and collate all that is missing of a suite."""
     console = Console()
     suite = load_suite(name, overrides)
-    missing = missing_runs(suite, root)
+    parts = stages(suite)
+    missing = [run for part in parts for run in missing_runs(part, root)]
     check_launch(suite)
-    counts = preflight(run_configs(suite))
-    console.print(planning.to_table(planning.plan(suite, root, counts)))
-    console.print(f"{len(missing)} of {len(run_configs(suite))} runs are missing.")
+    runs = [run for part in parts for run in run_configs(part)]
+    counts = preflight(runs)
+    console.print(planning.to_table([row for part in parts for row in planning.plan(part, root, counts)]))
+    console.print(f"{len(missing)} of {len(runs)} runs are missing.")
     if dry_run:
         _tell_missing(suite, missing, root, console)
         return 0
     check_evaluations(missing)
+    command = shlex.join(["mhc-bench", "run", name, *overrides])
+    unfinished: dict[str, RunState] = {}
     with ends_when_told():
-        unfinished = _compute(
-            suite, missing, root, console, shlex.join(["mhc-bench", "run", name, *overrides]), overrides
-        )
+        if missing and not isinstance(suite.launcher, SlurmConfig):
+            # what submits jobs is not what they run on
+            measure_missing_costs(run_configs(suite), root, console)
+        for part in parts:
+            unfinished |= _compute(part, root, console, command, overrides)
     for each in missing:
         state = unfinished.get(Reporter.name(each))
         if state is not None and state.standing == "failed":  # a killed process left no word itself
             record_failure(each, run_folder(root, each), without_place(state.detail))
-    _collate(suite, root, publication, console)
+    for part in parts:
+        _collate(part, root, publication, console)
     for title, state in unfinished.items():
         console.print(f"{state.standing}: {title}: {state.detail}", markup=False)
     if any(state.standing == "failed" for state in unfinished.values()):
@@ -99,25 +107,29 @@ def _tell_missing(suite: SuiteConfig, missing: list[RunConfig], root: Path, cons
 
 
 def _compute(
-    suite: SuiteConfig,
-    missing: list[RunConfig],
-    root: Path,
-    console: Console,
-    command: str,
-    overrides: list[str],
+    suite: SuiteConfig, root: Path, console: Console, command: str, overrides: list[str]
 ) -> dict[str, RunState]:
+    """The missing runs of a suite; in the tuned track those whose trials are finished, the others wait."""
+    missing = missing_runs(suite, root)
     if not missing:
         return {}
-    if not isinstance(suite.launcher, SlurmConfig):  # what submits jobs is not what they run on
-        measure_missing_costs(run_configs(suite), root, console)
-    for each in missing:
-        write_origin(run_folder(root, each), command, overrides, suite)
-    done = len(run_configs(suite)) - len(missing)
-    with Reporter(console, len(missing) + done, done) as reporter:
+    known = tunings(suite, root)
+    ready = settled(missing, known)
+    for each in ready:
+        check_same_run(each, run_folder(root, each))
+        tuning = known[each.arm, each.variant_name]
+        write_origin(run_folder(root, each), command, overrides, suite, tuning)
+    waiting = {
+        Reporter.name(each): RunState("missing", "its trials are not finished")
+        for each in missing
+        if (each.arm, each.variant_name) not in known
+    }
+    total = len(run_configs(suite))
+    with Reporter(console, total, total - len(missing)) as reporter:
         if isinstance(suite.launcher, SlurmConfig):
-            return run_as_jobs(missing, root, suite.launcher, reporter)
+            return waiting | run_as_jobs(ready, root, suite.launcher, reporter)
         devices = device_count(suite)
-        return run_missing(missing, root, slots(suite, devices), devices, reporter)
+        return waiting | run_missing(ready, root, slots(suite, devices), devices, reporter)
 
 
 def device_count(suite: SuiteConfig) -> int:
@@ -190,6 +202,13 @@ def single_run(name: str, overrides: list[str]) -> tuple[SuiteConfig, RunConfig]
 def train(name: str, overrides: list[str], root: Path) -> int:
     """One training run; where its suite has no tasks, its record too."""
     suite, each = single_run(name, overrides)
+    known = tunings(suite, root)
+    try:
+        (each,) = settled([each], known)
+    except ValueError:
+        raise UsageError(
+            f"the trials of {each.variant_name} are not finished: mhc-bench run {name} makes them"
+        ) from None
     folder = run_folder(root, each)
     check_same_run(each, folder)
     if isinstance(suite.launcher, SlurmConfig):
@@ -200,7 +219,13 @@ def train(name: str, overrides: list[str], root: Path) -> int:
         preflight([each])
         _note_gap(each)
         save_run_config(each, folder)
-        write_origin(folder, shlex.join(["mhc-bench", "train", name, *overrides]), overrides, suite)
+        write_origin(
+            folder,
+            shlex.join(["mhc-bench", "train", name, *overrides]),
+            overrides,
+            suite,
+            known[each.arm, each.variant_name],
+        )
     with ends_when_told(), locked(folder), recorded(each, folder):
         train_run(each, folder)
         if not is_first_rank():
@@ -322,7 +347,9 @@ def records_folders(records_dir: Path, suite: str | None) -> list[Path]:
 def plan(name: str, overrides: list[str], root: Path, as_json: bool) -> int:
     """What a suite will take."""
     suite = load_suite(name, overrides)
-    rows = planning.plan(suite, root, count(run_configs(suite)))
+    parts = stages(suite)
+    counts = count(run for part in parts for run in run_configs(part))
+    rows = [row for part in parts for row in planning.plan(part, root, counts)]
     if as_json:
         print(json.dumps(planning.to_json(rows), indent=1))
     else:

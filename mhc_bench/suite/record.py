@@ -25,6 +25,7 @@ from mhc_bench.evidence import (
     write_record,
 )
 from mhc_bench.evidence.items import ITEMS_FILE
+from mhc_bench.evidence.parts import Tuning
 from mhc_bench.evidence.store import attempts
 from mhc_bench.files import write_json
 from mhc_bench.provenance import commit, file_digest, lock_hash, machine, versions
@@ -44,14 +45,16 @@ CURVE_COLUMNS = {
 """Curve of the record -> column of `metrics.csv`."""
 
 
-def write_origin(folder: Path, command: str, overrides: list[str], suite: SuiteConfig) -> None:
+def write_origin(
+    folder: Path, command: str, overrides: list[str], suite: SuiteConfig, tuning: Tuning
+) -> None:
     """Keep how a run was asked for, and beside which others, for its record."""
     origin = {
         "command": command,
         "overrides": overrides,
         "note": suite.note,
         "started": {"seeds": suite.seeds, "variants": list(suite.variants)},
-        "tuning": dataclasses.asdict(suite.tuning),
+        "tuning": tuning.model_dump(mode="json"),
     }
     write_json(folder / ORIGIN_FILE, origin)
 

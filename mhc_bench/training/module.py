@@ -16,6 +16,7 @@ from torch.optim.lr_scheduler import LambdaLR
 from transformers import PreTrainedModel
 
 from mhc_bench.config.schema import RunConfig
+from mhc_bench.config.search import optimizer_of
 from mhc_bench.data.order import mix
 from mhc_bench.data.source import TokenSource
 from mhc_bench.model import materialise, parameter_groups, perturb, shared_weight_digest, weight_digest
@@ -91,7 +92,7 @@ class ResidualTraining(L.LightningModule):
 
     def configure_optimizers(self) -> dict[str, Any]:  # type: ignore[override]
         """AdamW over the model's parameter groups, with a schedule that is a function of the step."""
-        wanted, steps = self.config.optimizer, self.config.training.steps
+        wanted, steps = optimizer_of(self.config), self.config.training.steps
         optimizer = AdamW(
             parameter_groups(self.model, wanted.weight_decay),
             lr=wanted.learning_rate,

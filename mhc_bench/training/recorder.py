@@ -9,6 +9,7 @@ from typing import Any
 import lightning as L
 
 from mhc_bench.config.schema import RunConfig
+from mhc_bench.config.search import optimizer_of
 from mhc_bench.errors import RunError
 from mhc_bench.training.clock import Clock
 from mhc_bench.training.history import History
@@ -119,7 +120,7 @@ class Recorder(L.Callback):
             {
                 "loss": sum(losses) / len(losses),
                 "gradient_norm": max(norms),
-                "learning_rate": rate * self.config.optimizer.learning_rate,
+                "learning_rate": rate * optimizer_of(self.config).learning_rate,
                 "tokens_per_second": len(seconds) * self.config.training.batch_tokens / sum(seconds),
             }
         )

@@ -11,7 +11,16 @@ from pathlib import Path
 from mhc_bench.evidence.reproduction import parse_reproduction
 
 # the checks register themselves
-from mhc_bench.evidence.verify import configuration, depth, form, pairing, plausible, scores, training  # noqa: F401
+from mhc_bench.evidence.verify import (  # noqa: F401
+    configuration,
+    depth,
+    form,
+    pairing,
+    plausible,
+    scores,
+    training,
+    tuned,
+)
 from mhc_bench.evidence.verify.checks import (
     CHECKS,
     Note,
