@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import itertools
 import json
 import re
 import shlex
-import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 from rich.console import Console
@@ -32,10 +33,12 @@ from mhc_bench.config.parts import merge
 from mhc_bench.config.typed import typed
 from mhc_bench.errors import RunError, StoppedError, UsageError
 from mhc_bench.evidence.items import ITEMS_FILE, items_path
+from mhc_bench.files import copy_file, remove_unfinished
 from mhc_bench.stopping import ends_when_told
 from mhc_bench.suite import plan as planning
 from mhc_bench.suite.cost import measure_missing_costs
 from mhc_bench.suite.evaluating import evaluable, evaluate_run
+from mhc_bench.suite.locks import is_first_rank, locked, unless_taken
 from mhc_bench.suite.preflight import check_evaluations, check_machine, check_nodes, count, preflight
 from mhc_bench.suite.record import record_run, write_origin
 from mhc_bench.suite.report import Reporter
@@ -43,7 +46,7 @@ from mhc_bench.suite.runner import missing_runs, run_missing, slots
 from mhc_bench.suite.slurm import ask_jobs, check_slurm
 from mhc_bench.suite.state import EVALUATION_FILE, RECORD_FILE, TRAINING_FILE, RunState, read_state
 from mhc_bench.suite.waiting import job_line, run_as_jobs
-from mhc_bench.suite.worker import complete_run, is_first_rank, locked, train_run
+from mhc_bench.suite.worker import complete_run, train_run
 
 
 def run(name: str, overrides: list[str], root: Path, dry_run: bool, records: Path | None) -> int:
@@ -103,16 +106,31 @@ def _compute(
 ) -> dict[str, RunState]:
     if not missing:
         return {}
-    if not isinstance(suite.launcher, SlurmConfig):  # what submits jobs is not what they run on
-        measure_missing_costs(run_configs(suite), root, console)
+    with _shared_files(suite, root):
+        if not isinstance(suite.launcher, SlurmConfig):  # what submits jobs is not what they run on
+            measure_missing_costs(run_configs(suite), root, console)
     for each in missing:
-        write_origin(run_folder(root, each), command, overrides, suite)
+        with unless_taken(run_folder(root, each)) as mine:
+            if mine:
+                write_origin(run_folder(root, each), command, overrides, suite)
     done = len(run_configs(suite)) - len(missing)
     with Reporter(console, len(missing) + done, done) as reporter:
         if isinstance(suite.launcher, SlurmConfig):
             return run_as_jobs(missing, root, suite.launcher, reporter)
         devices = device_count(suite)
         return run_missing(missing, root, slots(suite, devices), devices, reporter)
+
+
+@contextlib.contextmanager
+def _shared_files(suite: SuiteConfig, root: Path) -> Iterator[None]:
+    """Inside, this process alone writes what the runs of a suite share; what a killed one left is removed."""
+    folders = {run_folder(root, each).parents[1] for each in run_configs(suite)}
+    with contextlib.ExitStack() as stack:
+        for folder in sorted(folders):
+            stack.enter_context(locked(folder))
+            for path in folder.glob(".*.tmp"):
+                path.unlink()
+        yield
 
 
 def device_count(suite: SuiteConfig) -> int:
@@ -134,7 +152,10 @@ def _collate(suite: SuiteConfig, root: Path, records: Path | None, console: Cons
     if records is not None:
         for folder in finished:
             publish(folder, run_folder(records, runs[folder]).with_suffix(".json"))
-    show_leaderboard(finished, leaderboard_folder(root, suite), console)
+    out = leaderboard_folder(root, suite)
+    with _shared_files(suite, root):
+        remove_unfinished(out)
+        show_leaderboard(finished, out, console)
 
 
 def show_leaderboard(folders: list[Path], out: Path, console: Console) -> None:
@@ -167,10 +188,9 @@ def publish(folder: Path, path: Path) -> None:
     source = folder / RECORD_FILE
     if path.exists() and path.read_bytes() != source.read_bytes():
         raise RunError(f"{path} holds another record, and records are immutable: publish to another folder")
-    path.parent.mkdir(parents=True, exist_ok=True)
     if (items := folder / ITEMS_FILE).exists():
-        shutil.copyfile(items, items_path(path))
-    shutil.copyfile(source, path)
+        copy_file(items, items_path(path))
+    copy_file(source, path)
 
 
 def single_run(name: str, overrides: list[str]) -> tuple[SuiteConfig, RunConfig]:
