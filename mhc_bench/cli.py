@@ -40,11 +40,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise
         print(f"mhc-bench: {error}", file=sys.stderr)
         return error.exit_code
+    except BrokenPipeError:
+        return 0
+    except OSError as error:
+        if debug or error.errno is None:
+            raise
+        place = f": {error.filename}" if error.filename else ""
+        print(f"mhc-bench: {error.strerror}{place}", file=sys.stderr)
+        return 1
     except KeyboardInterrupt:
         print("mhc-bench: interrupted; the same command goes on where it stopped", file=sys.stderr)
         return 1
-    except BrokenPipeError:
-        return 0
 
 
 def _parse(words: list[str]) -> argparse.Namespace:

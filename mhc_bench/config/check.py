@@ -20,12 +20,16 @@ from mhc_bench.config.schema import (
     TextConfig,
     TrainingConfig,
     VariantConfig,
+    WorldConfig,
 )
 from mhc_bench.errors import UsageError
 
 LARGEST_PERTURBATION = 1e-3
 """Relative: beyond this a start is another start and no repetition."""
 DURATION = r"[1-9][0-9]*[mhd]"
+MOST_PROCESSES = 2**16
+LARGEST_VOCABULARY = 2**24
+LONGEST_WAIT = 7 * 24 * 3600
 
 
 def check_suite(suite: SuiteConfig) -> None:
@@ -44,6 +48,8 @@ def check_suite(suite: SuiteConfig) -> None:
     if suite.search:
         shared = sorted({*suite.seeds} & {*suite.search.seeds})
         _require(not shared, "search.seeds", suite.search.seeds, f"none of the runs' own seeds, not {shared}")
+    runs = suite.tuning.runs
+    _require(runs is None or runs >= 0, "tuning.runs", runs, "0 or more, or null where nobody counted")
     check_protocol(suite, suite.hardware)
     check_launcher(suite.launcher)
     check_logging(suite.logging, suite.training.steps)
@@ -63,6 +69,8 @@ def check_protocol(protocol: Protocol, hardware: HardwareConfig) -> None:
     Raises:
         UsageError: naming the value and what was expected.
     """
+    scale = protocol.model.initialisation.scale
+    _require(scale > 0, "model.initialisation.scale", scale, "a positive number")
     check_training(protocol.training)
     check_optimizer(protocol.optimizer)
     check_hardware(hardware, protocol.training)
@@ -102,6 +110,13 @@ def check_data(data: DataConfig) -> None:
     if isinstance(data, (TextConfig, ShardsConfig)):
         share = data.validation_fraction
         _require(0 < share < 1, "data.validation_fraction", share, "between 0 and 1")
+        _require(bool(data.suffixes), "data.suffixes", data.suffixes, "at least one, such as .txt")
+    if isinstance(data, WorldConfig):
+        _require(data.world_seed >= 0, "data.world_seed", data.world_seed, "0 or more")
+    if isinstance(data, TextConfig):
+        size = data.tokenizer.vocabulary
+        expected = f"258 (bytes, padding and end) to {LARGEST_VOCABULARY}"
+        _require(258 <= size <= LARGEST_VOCABULARY, "data.tokenizer.vocabulary", size, expected)
     if isinstance(data, ShardsConfig):
         _require(0 < data.vocabulary <= 2**31, "data.vocabulary", data.vocabulary, "1 to 2147483648")
 
@@ -142,6 +157,8 @@ def check_optimizer(optimizer: OptimizerConfig) -> None:
     )
     for start in schedule.drops:
         _require(0 <= start <= 1, "optimizer.schedule.drops", start, "fractions of the run, 0 to 1")
+    for factor in schedule.drops.values():
+        _require(factor >= 0, "optimizer.schedule.drops", factor, "multipliers of 0 or more")
 
 
 def check_logging(logging: LoggingConfig, steps: int) -> None:
@@ -167,7 +184,13 @@ def check_hardware(hardware: HardwareConfig, training: TrainingConfig) -> None:
     """Counts that divide the batch."""
     for name in ("devices", "nodes", "threads"):
         value = getattr(hardware, name)
-        _require(value > 0, f"hardware.{name}", value, "at least 1")
+        _require(0 < value <= MOST_PROCESSES, f"hardware.{name}", value, f"1 to {MOST_PROCESSES}")
+    for name in ("workers", "side_by_side"):
+        value = getattr(hardware, name)
+        _require(0 <= value <= MOST_PROCESSES, f"hardware.{name}", value, f"0 to {MOST_PROCESSES}")
+    for name in ("collective_timeout", "worker_timeout"):
+        value = getattr(hardware, name)
+        _require(0 < value <= LONGEST_WAIT, f"hardware.{name}", value, f"1 to {LONGEST_WAIT} seconds")
     world = hardware.devices * hardware.nodes
     _require(
         world == 1 or hardware.sharding != "none",
@@ -201,7 +224,6 @@ def check_hardware(hardware: HardwareConfig, training: TrainingConfig) -> None:
         hardware.compile,
         "false with hardware.recompute=block, whose hooks no compiled graph can hold",
     )
-    _require(hardware.side_by_side >= 0, "hardware.side_by_side", hardware.side_by_side, "0 or more")
     elsewhere = {"gpu": "compiled", "cpu": "triton"}[hardware.accelerator]
     interpreted = os.environ.get("TRITON_INTERPRET") == "1"
     _require(

@@ -7,7 +7,7 @@ import hashlib
 import json
 from typing import Any
 
-from mhc_bench.config.schema import ADDED_LATER_KEY, PLACE_KEY, HardwareConfig, Protocol
+from mhc_bench.config.schema import ADDED_LATER_KEY, PLACE_KEY, HardwareConfig, Protocol, RunConfig
 
 PROTOCOL_VERSION = 1
 """Raised when the meaning of a protocol changes while its fields do not (see docs/architecture.md)."""
@@ -50,6 +50,16 @@ def protocol_id(protocol: Protocol, version: int = PROTOCOL_VERSION) -> str:
     """
     parts = {name: value for name, value in identifying(protocol).items() if name in PROTOCOL_FIELDS}
     return digest({"version": version, **parts})
+
+
+RUN_FIELDS = ("suite", "arm", "protocol_id", "variant_name", "variant", "seed", "tuned")
+"""What makes two runs the same one."""
+
+
+def run_id(run: RunConfig) -> str:
+    """Digest of what tells a run from all others; its hardware may change."""
+    values = dataclasses.asdict(run)
+    return digest({name: values[name] for name in RUN_FIELDS})
 
 
 def cost_id(protocol: Protocol, hardware: HardwareConfig, version: int = PROTOCOL_VERSION) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from mhc_bench.config.check import check_data, check_protocol, check_suite
-from mhc_bench.config.identity import cost_id, protocol_fields, protocol_id
+from mhc_bench.config.identity import RUN_FIELDS, cost_id, protocol_fields, protocol_id
 from mhc_bench.config.parts import (
     GROUPS,
     as_mapping,
@@ -43,8 +43,8 @@ def load_suite(name: str, overrides: Iterable[str] = ()) -> SuiteConfig:
     over = parse_overrides(rest)
     for field, folder in GROUPS.items():
         content[field] = _part(field, folder, chosen.get(field, content.get(field, {})))
-    content["variants"] = _variants(content.get("variants", []), over.pop("variants", None))
-    content["arms"] = _arms(content.get("arms", {}), over.pop("arms", None))
+    content["variants"] = _variants(content.get("variants", []), over.pop("variants", {}))
+    content["arms"] = _arms(content.get("arms", {}), over.pop("arms", {}))
     suite = typed(SuiteConfig, merge(content, over), f"suite {name}")
     check_suite(suite)
     return suite
@@ -105,7 +105,7 @@ def _variants(listed: object, over: object) -> dict[str, Any]:
     if isinstance(over, (str, list)):
         names = [over] if isinstance(over, str) else [str(name) for name in over]
         return {key: value for name in names for key, value in _pick_variant(name, known).items()}
-    changes = as_mapping("variants", over or {})
+    changes = as_mapping("variants", over)
     for name in changes:
         choose("variant of this suite", name, known)
     return merge(known, changes)
@@ -133,7 +133,7 @@ def _pick_variant(name: str, known: dict[str, Any]) -> dict[str, Any]:
 
 def _arms(arms: object, chosen: object) -> dict[str, Any]:
     known = as_mapping("arms", arms)
-    if chosen is None:
+    if chosen == {}:
         return known
     names = [str(name) for name in chosen] if isinstance(chosen, list) else [str(chosen)]
     return {choose("arm", name, known): known[name] for name in names}
@@ -205,12 +205,8 @@ def check_same_run(run: RunConfig, folder: Path) -> None:
     if not (folder / RUN_CONFIG_FILE).exists():
         return
     there = load_run_config(folder)
-    for field in _identity_fields():
+    for field in RUN_FIELDS:
         ours, theirs = getattr(run, field), getattr(there, field)
         chosen_yet = field != "tuned" or ours is not None
         if ours != theirs and chosen_yet:
             raise UsageError(f"{folder} holds another run: its {field} is {theirs!r}, expected {ours!r}")
-
-
-def _identity_fields() -> Sequence[str]:
-    return ("suite", "arm", "protocol_id", "variant_name", "variant", "seed", "tuned")

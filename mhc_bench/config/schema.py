@@ -194,6 +194,10 @@ class HardwareConfig:
     """Which implementation computes the residual connections' operations (`mhc_bench.ops`)."""
     compile: bool = field(default=False, metadata=ADDED_LATER)
     """torch.compile each decoder layer."""
+    collective_timeout: int = field(default=1800, metadata=ADDED_LATER)
+    """Several devices: seconds that a rank waits for the others before the run ends with an error."""
+    worker_timeout: int = field(default=600, metadata=ADDED_LATER)
+    """Seconds that training waits for a row from `workers` before the run ends with an error."""
     side_by_side: int = 0
     """Runs at the same time; 0 for as many as finish sooner (CPU) or as there are free devices (GPU)."""
 

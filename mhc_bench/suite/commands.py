@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import itertools
 import json
 import re
 import shlex
+from collections.abc import Iterator
 from pathlib import Path
 
 from rich.console import Console
@@ -30,12 +32,14 @@ from mhc_bench.config.load import parse_overrides
 from mhc_bench.config.parts import merge
 from mhc_bench.config.typed import typed
 from mhc_bench.errors import RunError, StoppedError, UsageError
+from mhc_bench.files import remove_unfinished
 from mhc_bench.stopping import ends_when_told
 from mhc_bench.suite import plan as planning
 from mhc_bench.suite.cost import measure_missing_costs
 from mhc_bench.suite.evaluating import evaluable, evaluate_run
 from mhc_bench.suite.failures import record_failure, without_place
 from mhc_bench.suite.formulas import formulas
+from mhc_bench.suite.locks import is_first_rank, locked, unless_taken
 from mhc_bench.suite.preflight import check_evaluations, check_machine, check_nodes, count, preflight
 from mhc_bench.suite.publishing import Publication, editions
 from mhc_bench.suite.record import record_run, write_origin
@@ -45,7 +49,7 @@ from mhc_bench.suite.slurm import ask_jobs, check_slurm
 from mhc_bench.suite.state import EVALUATION_FILE, TRAINING_FILE, RunState, read_state
 from mhc_bench.suite.tuning import settled, stages, tunings
 from mhc_bench.suite.waiting import job_line, run_as_jobs
-from mhc_bench.suite.worker import complete_run, is_first_rank, locked, recorded, train_run
+from mhc_bench.suite.worker import complete_run, recorded, train_run
 
 
 def run(name: str, overrides: list[str], root: Path, dry_run: bool, publication: Publication | None) -> int:
@@ -68,7 +72,8 @@ def run(name: str, overrides: list[str], root: Path, dry_run: bool, publication:
     with ends_when_told():
         if missing and not isinstance(suite.launcher, SlurmConfig):
             # what submits jobs is not what they run on
-            measure_missing_costs(run_configs(suite), root, console)
+            with _shared_files(suite, root):
+                measure_missing_costs(run_configs(suite), root, console)
         for part in parts:
             unfinished |= _compute(part, root, console, command, overrides)
     for each in missing:
@@ -117,8 +122,10 @@ def _compute(
     ready = settled(missing, known)
     for each in ready:
         check_same_run(each, run_folder(root, each))
-        tuning = known[each.arm, each.variant_name]
-        write_origin(run_folder(root, each), command, overrides, suite, tuning)
+        with unless_taken(run_folder(root, each)) as mine:
+            if mine:
+                tuning = known[each.arm, each.variant_name]
+                write_origin(run_folder(root, each), command, overrides, suite, tuning)
     waiting = {
         Reporter.name(each): RunState("missing", "its trials are not finished")
         for each in missing
@@ -130,6 +137,18 @@ def _compute(
             return waiting | run_as_jobs(ready, root, suite.launcher, reporter)
         devices = device_count(suite)
         return waiting | run_missing(ready, root, slots(suite, devices), devices, reporter)
+
+
+@contextlib.contextmanager
+def _shared_files(suite: SuiteConfig, root: Path) -> Iterator[None]:
+    """Inside, this process alone writes what the runs of a suite share; what a killed one left is removed."""
+    folders = {run_folder(root, each).parents[1] for each in run_configs(suite)}
+    with contextlib.ExitStack() as stack:
+        for folder in sorted(folders):
+            stack.enter_context(locked(folder))
+            for path in folder.glob(".*.tmp"):
+                path.unlink()
+        yield
 
 
 def device_count(suite: SuiteConfig) -> int:
@@ -149,7 +168,10 @@ def _collate(suite: SuiteConfig, root: Path, publication: Publication | None, co
         assert publication is not None
         publication.add(folder, runs[folder])
     if any(read_state(folder).finished for folder in runs):
-        show_leaderboard(recorded, leaderboard_folder(root, suite), console)
+        out = leaderboard_folder(root, suite)
+        with _shared_files(suite, root):
+            remove_unfinished(out)
+            show_leaderboard(recorded, out, console)
     else:
         console.print("No run has finished: there is nothing to rank.")
 

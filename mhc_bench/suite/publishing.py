@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,6 +11,7 @@ from mhc_bench.errors import RunError, UsageError
 from mhc_bench.evidence import Record, read_record, write_record
 from mhc_bench.evidence.items import ITEMS_FILE, items_path
 from mhc_bench.evidence.store import attempts
+from mhc_bench.files import copy_file
 from mhc_bench.suite.failures import scrubbed
 from mhc_bench.suite.state import RECORD_FILE
 
@@ -91,11 +91,11 @@ def _same_result(record: Record, other: Record) -> bool:
 
 def _copy(source: Path, target: Path) -> None:
     _copy_items(source, target)
-    shutil.copyfile(source, target)
+    copy_file(source, target)
 
 
 def _copy_items(source: Path, target: Path) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
     items = source.with_name(ITEMS_FILE)
     if source.name == RECORD_FILE and items.exists():
-        shutil.copyfile(items, items_path(target))
+        copy_file(items, items_path(target))

@@ -8,6 +8,7 @@ from typing import Any
 
 import lightning as L
 import torch
+import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor
 from torch.distributed.device_mesh import DeviceMesh
@@ -23,7 +24,13 @@ from mhc_bench.model import materialise, parameter_groups, perturb, shared_weigh
 from mhc_bench.training.build import build_model
 from mhc_bench.training.layers import prepare_layers
 from mhc_bench.training.schedule import multiplier
-from mhc_bench.training.sharding import global_gradient_norm, join_replicas, shard, sharding_mesh
+from mhc_bench.training.sharding import (
+    global_gradient_norm,
+    join_replicas,
+    limit_waiting,
+    shard,
+    sharding_mesh,
+)
 from mhc_bench.training.validation import TokenLoss
 
 __all__ = ["ResidualTraining", "build_model", "prepared_model"]
@@ -70,7 +77,7 @@ class ResidualTraining(L.LightningModule):
         self.gradient_norm = math.nan
         """Global norm before clipping."""
         self.diverged = False
-        """A gradient was not finite: the step was not taken and the run ends."""
+        """A loss or gradient was not finite on some rank: the step was not taken and the run ends."""
         self.validation = TokenLoss(source.validation_bytes_per_token(config.training.sequence_length + 1))
 
     def configure_model(self) -> None:
@@ -82,6 +89,8 @@ class ResidualTraining(L.LightningModule):
             if self.device_mesh is None
             else sharding_mesh(self.device_mesh["data_parallel"], self.config.hardware)
         )
+        if mesh is not None and self.device_mesh is not None:
+            limit_waiting((self.device_mesh, mesh), self.config.hardware)
         device, world = self.trainer.strategy.root_device, self.trainer.world_size
         model = prepared_model(self.config, self.source, device, mesh, world)
         self.shared_digest = shared_weight_digest(model)
@@ -140,11 +149,22 @@ class ResidualTraining(L.LightningModule):
         gradient_clip_val: float | None = None,
         gradient_clip_algorithm: str | None = None,
     ) -> None:
-        """Measure the global norm, clip by it; a step with a non-finite norm is not taken, on any rank."""
+        """Measure the global norm, clip by it; a step that is not finite on all ranks is taken on none."""
         norm, limit = global_gradient_norm(self.model), self.config.optimizer.clip
         self.gradient_norm = norm.item()
-        if not math.isfinite(self.gradient_norm):
+        if not _finite_on_all_ranks(norm, self.losses):
             self.diverged = True
             optimizer.zero_grad(set_to_none=True)  # AdamW leaves parameters without a gradient alone
         elif limit is not None and self.gradient_norm > limit:
             torch.nn.utils.clip_grads_with_norm_(self.model.parameters(), limit, norm)
+
+
+def _finite_on_all_ranks(norm: Tensor, losses: list[Tensor]) -> bool:
+    """Whether a step's gradient norm and losses are finite everywhere; collective.
+
+    A loss may be infinite with finite gradients, and a rank sees its own losses only.
+    """
+    finite = torch.stack([norm, *losses]).isfinite().all().int()
+    if dist.is_initialized() and dist.get_world_size() > 1:
+        dist.all_reduce(finite, dist.ReduceOp.MIN)
+    return bool(finite.item())

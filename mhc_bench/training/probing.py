@@ -53,7 +53,7 @@ class Probes(L.Callback):
         """Measure where it is time."""
         if not self.clock.stepped:
             return
-        if self.clock.step % self.every == 0 or self.clock.ending:
+        if self.clock.due(self.every):
             with self.clock.paused():
                 assert isinstance(pl_module, ResidualTraining)
                 self._report(*self.measure(pl_module))

@@ -80,6 +80,7 @@ class Recorder(L.Callback):
         if pl_module.diverged:
             self.history.diverged_step = trainer.global_step
             trainer.should_stop = self.clock.ending = True
+            self.clock.taken = False
         else:
             self.clock.step = trainer.global_step
             self.clock.ending = self.clock.step == self.config.training.steps

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
 from typing import Any, Literal
 
 import torch
 from lightning.pytorch.strategies import ModelParallelStrategy, SingleDeviceStrategy
 from torch import nn
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
+from torch.distributed.distributed_c10d import _set_pg_timeout
 from torch.distributed.fsdp import (
     FSDPModule,
     MixedPrecisionPolicy,
@@ -47,12 +50,16 @@ def is_sharded(config: RunConfig) -> bool:
 def make_strategy(config: RunConfig) -> PortableState:
     """The Lightning strategy of a run."""
     strategy: PortableState
+    patience = timedelta(seconds=config.hardware.collective_timeout)
     if is_sharded(config):
         # both sizes are named: the defaults would train unsynchronised replicas
-        strategy = ShardedStrategy(data_parallel_size=world_size(config), tensor_parallel_size=1)
+        strategy = ShardedStrategy(
+            data_parallel_size=world_size(config), tensor_parallel_size=1, timeout=patience
+        )
     else:
         device = "cuda:0" if config.hardware.accelerator == "gpu" else "cpu"
         strategy = PlainStrategy(device=torch.device(device))
+    strategy.patience = patience
     if config.logging.checkpoint_async:
         strategy.background = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
     return strategy
@@ -65,6 +72,13 @@ def sharding_mesh(whole: DeviceMesh, hardware: HardwareConfig) -> DeviceMesh:
     # Lightning's mesh is data x tensor parallel; ranks are numbered node by node
     names = ("replicate", "shard")
     return init_device_mesh(whole.device_type, (hardware.nodes, hardware.devices), mesh_dim_names=names)
+
+
+def limit_waiting(meshes: Iterable[DeviceMesh], hardware: HardwareConfig) -> None:
+    """Give the groups of some meshes the run's time-out: torch makes them with its own."""
+    for mesh in meshes:
+        for group in mesh.get_all_groups():
+            _set_pg_timeout(timedelta(seconds=hardware.collective_timeout), group)
 
 
 def sharding_plan(config: RunConfig) -> dict[str, str]:
