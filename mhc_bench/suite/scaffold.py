@@ -144,7 +144,8 @@ def write_all(files: dict[Path, str]) -> None:
             write_text(path, text)
     except OSError as error:
         for path in files:
-            path.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):
+                path.unlink()
         for folder in sorted(set(folders), key=lambda each: len(each.parts), reverse=True):
             with contextlib.suppress(OSError):
                 folder.rmdir()
