@@ -162,6 +162,12 @@ def _add_reading(verbs: Verbs[Parser]) -> None:
     board.add_argument("--suite", help="only this suite's records")
     board.add_argument("--out", type=Path, help="where to write (default: RECORDS_DIR/leaderboard)")
     board.add_argument("--into", type=Path, help="also put the head of the page into this Markdown file")
+    compare = _verb(verbs, "compare", _compare, "the paired analysis of two variants, in words and numbers")
+    compare.add_argument("records_dir", type=Path)
+    compare.add_argument("first", metavar="A", help="a variant")
+    compare.add_argument("second", metavar="B", help="the variant that A is compared with")
+    compare.add_argument("--suite", help="only this suite's records")
+    _json(compare)
     listing = _verb(verbs, "list", _list, "what there is")
     listing.add_argument("what", choices=LISTS)
     _runs(listing)
@@ -247,6 +253,12 @@ def _leaderboard(options: argparse.Namespace) -> int:
     from mhc_bench.suite.commands import leaderboard
 
     return leaderboard(options.records_dir, options.suite, options.out, options.into)
+
+
+def _compare(options: argparse.Namespace) -> int:
+    from mhc_bench.suite.compare import show
+
+    return show(options.records_dir, options.first, options.second, options.suite, options.json)
 
 
 def _list(options: argparse.Namespace) -> int:

@@ -110,8 +110,8 @@ class Arm:
 
     @property
     def cost_ids(self) -> tuple[str, ...]:
-        """Kinds of hardware on which the runs were computed."""
-        return tuple(sorted({record.identity.cost_id for record in self.records}))
+        """Kinds of hardware on which the rows' runs were computed."""
+        return tuple(sorted({run.identity.cost_id for row in self.rows for run in row.runs.values()}))
 
     def against(self, variant: str, *others: str) -> Arm:
         """The same runs with another reference, and the rows of `others` alone."""
@@ -218,7 +218,8 @@ def collate(records: Sequence[Record], items: ItemStore | None = None) -> Board:
     suites = sorted({record.identity.suite for record in records})
     if len(suites) != 1:
         raise UsageError(
-            f"records of several suites cannot share a table: {', '.join(suites) or 'none given'}"
+            f"records of several suites cannot share a table: {', '.join(suites) or 'none given'}; "
+            "--suite names one"
         )
     by_arm: dict[str, list[Record]] = defaultdict(list)
     for record in records:

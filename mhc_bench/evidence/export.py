@@ -50,14 +50,15 @@ def all_quantities(arm: Arm) -> list[Quantity]:
 def metric_rows(board: Board) -> list[dict[str, Any]]:
     """One row per arm, variant and metric; unscaled values in the named unit, None where not measured."""
     return [
-        {"suite": board.suite, "arm": arm.name, "protocol_id": arm.protocol_id, **_metric(arm, row, quantity)}
+        {"suite": board.suite, "arm": arm.name, "protocol_id": arm.protocol_id, **metric(arm, row, quantity)}
         for arm in board.arms
         for row in arm.rows
         for quantity in all_quantities(arm)
     ]
 
 
-def _metric(arm: Arm, row: Row, quantity: Quantity) -> dict[str, Any]:
+def metric(arm: Arm, row: Row, quantity: Quantity) -> dict[str, Any]:
+    """One quantity of one variant: unscaled, None where there is none."""
     cell = arm.cell(row, quantity)
     return {
         "variant": row.variant,

@@ -7,7 +7,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from mhc_bench.evidence import tables
+from mhc_bench.evidence import tables, uncertainty
 from mhc_bench.evidence.claims import claims_table
 from mhc_bench.evidence.collate import Arm, Board, collate
 from mhc_bench.evidence.export import to_csv, to_json
@@ -95,7 +95,7 @@ def _content(board: Board) -> dict[str, Any]:
                 "arm": arm,
                 "tables": _arm_tables(arm),
                 "facts": facts(arm),
-                "gaps": tables.unpaired_notes(arm),
+                "gaps": [*tables.unpaired_notes(arm), *uncertainty.gaps(arm)],
             }
             for arm in board.arms
         ],
@@ -105,11 +105,18 @@ def _content(board: Board) -> dict[str, Any]:
 def _arm_tables(arm: Arm) -> list[tables.Table]:
     title = "Validation loss and the gold answers' log-likelihood" if arm.tasks else "Validation loss"
     lead = tables.comparison(title, arm, tables.headline_quantities(arm))
-    downstream = (
-        [tables.scores(arm), tables.task_comparison(arm), tables.task_properties(arm)] if arm.tasks else []
-    )
+    floor = uncertainty.floor(arm)
+    doubt = [uncertainty.power(arm), *([floor] if floor else []), uncertainty.budgets(arm)]
+    downstream = [
+        tables.scores(arm),
+        tables.task_comparison(arm),
+        uncertainty.by_item(arm),
+        tables.task_properties(arm),
+    ]
     claims = claims_table(findings(arm))
-    return [lead, *downstream, tables.stability(arm), tables.cost(arm), claims, tables.runs(arm)]
+    rest = [uncertainty.coverage(arm), tables.stability(arm), tables.cost(arm), claims, tables.runs(arm)]
+    found = [lead, *doubt, *(downstream if arm.tasks else []), *rest]
+    return [table for table in found if table.rows]
 
 
 def render_summary(board: Board) -> list[tuple[str, ...]]:

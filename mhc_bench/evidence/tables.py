@@ -25,8 +25,25 @@ from mhc_bench.evidence.text import (
 from mhc_bench.evidence.verdicts import FEWEST_SEEDS_FOR_TASKS
 
 WORDS = frozenset(
-    {"Arm", "Protocol id", "Measure", "Variant", "Task", "Metric", "Status", "Verdict", "Record SHA-256"}
-    | {"Claim", "Paper", "Source", "Ours"}
+    {
+        "Arm",
+        "Protocol id",
+        "Measure",
+        "Variant",
+        "Task",
+        "Metric",
+        "Status",
+        "Verdict",
+        "Record SHA-256",
+        "Equal",
+        "Rests on",
+        "Case",
+        "Remark",
+        "Claim",
+        "Paper",
+        "Source",
+        "Ours",
+    }
 )
 
 

@@ -301,12 +301,7 @@ def _optional(value: float | None) -> str:
 
 def leaderboard(records_dir: Path, suite: str | None, out: Path | None, into: Path | None) -> int:
     """Records to tables and figures."""
-    folders = [records_dir]
-    if suite is not None:
-        own = re.compile(rf"{re.escape(suite)}-[0-9a-f]{{{DIGITS}}}")
-        folders = sorted(path for path in records_dir.glob("*") if own.fullmatch(path.name))
-        if not folders:
-            raise UsageError(f"{records_dir} has no folder {suite}-<protocol id>")
+    folders = records_folders(records_dir, suite)
     place = out or records_dir / "leaderboard"
     show_leaderboard(folders, place, Console())
     if into is not None:
@@ -314,6 +309,21 @@ def leaderboard(records_dir: Path, suite: str | None, out: Path | None, into: Pa
 
         embed(folders, place, into)
     return 0
+
+
+def records_folders(records_dir: Path, suite: str | None) -> list[Path]:
+    """Where the records of a suite lie; the folder itself where no suite is named.
+
+    Raises:
+        UsageError: no such suite there.
+    """
+    if suite is None:
+        return [records_dir]
+    own = re.compile(rf"{re.escape(suite)}-[0-9a-f]{{{DIGITS}}}")
+    folders = sorted(path for path in records_dir.glob("*") if own.fullmatch(path.name))
+    if not folders:
+        raise UsageError(f"{records_dir} has no folder {suite}-<protocol id>")
+    return folders
 
 
 def plan(name: str, overrides: list[str], root: Path, as_json: bool) -> int:
