@@ -14,7 +14,9 @@ from mhc_bench.config import load_suite, run_configs
 from mhc_bench.errors import RunError, UsageError
 from mhc_bench.evidence import Record
 from mhc_bench.evidence.collate import collate
+from mhc_bench.evidence.leaderboard import page
 from mhc_bench.evidence.quantities import VALIDATION_LOSS
+from mhc_bench.evidence.uncertainty import floor
 from mhc_bench.model import perturb, weight_digest
 from mhc_bench.training import fit
 
@@ -113,13 +115,37 @@ def test_a_a_runs_are_no_row_and_no_seeds_of_the_baseline() -> None:
 
 def test_the_floor_is_the_spread_and_the_largest_of_the_differences_to_the_baseline() -> None:
     (arm,) = collate(with_repeats()).arms
-    floor = arm.floor(arm.repeats[0], VALIDATION_LOSS)
-    assert floor is not None
-    assert floor.differences.n == 3
-    assert floor.differences.mean == pytest.approx(-0.001)
+    found = arm.floor(arm.repeats[0], VALIDATION_LOSS)
+    assert found is not None
+    assert found.differences.n == 3
+    assert found.differences.mean == pytest.approx(-0.001)
     # deviations .005, -.009, .004
-    assert floor.differences.sd == pytest.approx(((0.005**2 + 0.009**2 + 0.004**2) / 2) ** 0.5)
-    assert floor.largest == pytest.approx(0.010)
+    assert found.differences.sd == pytest.approx(((0.005**2 + 0.009**2 + 0.004**2) / 2) ** 0.5)
+    assert found.largest == pytest.approx(0.010)
+
+
+def test_the_page_shows_the_floor_apart_from_the_spread_over_seeds() -> None:
+    board = collate(with_repeats())
+    table = floor(board.arms[0])
+    assert table is not None
+    # LOSSES of the baseline: 1.108, 1.143, 1.135
+    assert table.rows[0] == ("Validation loss (nats/token)", "3", "-0.0010", "0.0078", "0.0100", "0.0183")
+    assert "moved by 1e-06 of its size" in table.caption
+    text = page(board)
+    assert "## A/A floor" in text and "| baseline-aa | 0 | complete |" in text
+    assert "no A/A runs" not in text
+
+
+def test_a_page_without_a_a_runs_says_how_to_get_them() -> None:
+    text = page(collate(suite_records()))
+    assert "A/A floor" not in text
+    assert "**Gap**: no A/A runs: the same command with variants=\\[baseline,baseline-aa\\] adds them" in text
+
+
+def test_other_hardware_of_an_a_a_run_leaves_the_rows_costs_comparable() -> None:
+    elsewhere = edited(again(0, 0.01), identity={"cost_id": "ffffffffff"})
+    (arm,) = collate([*suite_records(), elsewhere]).arms
+    assert len(arm.cost_ids) == 1
 
 
 def test_an_a_a_run_of_another_start_is_no_pair() -> None:

@@ -79,6 +79,8 @@ class Arm:
     rows: tuple[Row, ...]
     repeats: tuple[Row, ...] = ()
     """A/A runs: the baseline again, perturbed. They are no rows, and no seeds of the baseline."""
+    repeated: Row | None = None
+    """The baseline's runs, which the A/A runs repeat; there even where no row is the baseline's."""
     items: ItemStore = field(default_factory=ItemStore)
     """What every item of the runs scored, where it is known."""
     reference: str = BASELINE
@@ -152,8 +154,8 @@ class Arm:
 
     def floor(self, repeat: Row, quantity: Quantity) -> Floor | None:
         """How far the baseline is from itself; None where no seed has both runs."""
-        base = next((row for row in self.rows if row.variant == BASELINE), None)
-        again, once = row_values(repeat, quantity), row_values(base, quantity) if base else {}
+        once = row_values(self.repeated, quantity) if self.repeated else {}
+        again = row_values(repeat, quantity)
         gaps = {seed: again[seed] - once[seed] for seed in again.keys() & once.keys()}
         return Floor(spread(gaps), max(map(abs, gaps.values()))) if gaps else None
 
@@ -252,7 +254,9 @@ def _arm(name: str, records: list[Record], items: ItemStore) -> Arm:
     _refuse_contradictions(label, records)
     ordered = [Row(variant, rows[variant]) for variant in sorted(rows, key=_baseline_first)]
     repeats = tuple(row for row in ordered if is_repeat(row))
-    return Arm(name, ids[0], tuple(row for row in ordered if not is_repeat(row)), repeats, items)
+    shown = tuple(row for row in ordered if not is_repeat(row))
+    repeated = next((row for row in shown if row.variant == BASELINE), None)
+    return Arm(name, ids[0], shown, repeats, repeated, items)
 
 
 def is_repeat(row: Row) -> bool:

@@ -10,7 +10,6 @@ from mhc_bench.evidence.budgets import BUDGETS, AtBudget, at_equal_budgets
 from mhc_bench.evidence.by_item import NoItemsError, item_differences
 from mhc_bench.evidence.collate import BASELINE, Arm, Row
 from mhc_bench.evidence.quantities import Quantity
-from mhc_bench.evidence.statistics import Spread
 from mhc_bench.evidence.statistics.coverage import COMMAND, NOMINAL, SEEDS, Share, observed
 from mhc_bench.evidence.statistics.crossed import Crossed
 from mhc_bench.evidence.statistics.power import sd_interval
@@ -105,10 +104,8 @@ def _moves(arm: Arm) -> str:
 
 def _floor_cells(arm: Arm, repeat: Row, quantity: Quantity) -> tuple[str, ...]:
     found = arm.floor(repeat, quantity)
-    seeds = next(
-        (arm.cell(row, quantity).spread for row in arm.rows if row is arm.baseline), Spread(0, None, None)
-    )
-    over_seeds = NO_VALUE if seeds.sd is None else shown(seeds.sd, quantity)
+    spread = arm.cell(arm.repeated, quantity).spread if arm.repeated else None
+    over_seeds = NO_VALUE if spread is None or spread.sd is None else shown(spread.sd, quantity)
     if found is None or found.differences.mean is None:
         return ("0", *[NO_VALUE] * 3, over_seeds)
     sd = found.differences.sd
