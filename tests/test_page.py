@@ -18,7 +18,7 @@ from mhc_bench.errors import UsageError
 from mhc_bench.evidence import build_leaderboard
 from mhc_bench.evidence.collate import collate
 from mhc_bench.evidence.leaderboard import to_html
-from mhc_bench.evidence.page.cells import number, sheet, tone
+from mhc_bench.evidence.page.cells import Links, number, sheet, tone
 from mhc_bench.evidence.page.charts import entry_text
 from mhc_bench.evidence.page.svg import Scale, spanning, tick_text
 from mhc_bench.evidence.page.variants import looks
@@ -173,13 +173,22 @@ def test_measures_head_their_rows_and_sort_apart() -> None:
             ("b", "hc", "x 3", "worse"),
         ),
     )
-    found = sheet(table, {"hc": "#hc"})
+    found = sheet(table, Links({"hc": "#hc", "mhc": "#mhc"}, {}))
     assert [group.heading for group in found.groups] == ["a", "b"]
     assert [heading for heading, _ in found.columns] == ["Variant", "Mean", "Verdict"]
     first, second = found.groups[0].lines
     assert [cell.link for cell in first.cells] == ["#hc", "#hc", "#hc"]
     assert [cell.key for cell in first.cells] == [None, 1.5, None]
     assert (first.tone, second.tone, second.cells[1].key) == ("good", "neutral", None)
+
+
+def test_numbers_of_no_variant_lead_to_all_runs_and_those_of_the_paper_or_a_simulation_nowhere() -> None:
+    links = Links({}, {}, "#runs")
+    claims = Table("C", ("Claim", "Paper", "Ours", "Verdict"), (("t", "-0.021", "+0.1 (0, 1)", "confirmed"),))
+    (line,) = sheet(claims, links).groups[0].lines
+    assert [cell.link for cell in line.cells] == ["", "", "#runs", "#runs"]
+    simulated = Table("S", ("Case", "Coverage"), (("a", "94.8 %"),))
+    assert [cell.link for cell in sheet(simulated, links).groups[0].lines[0].cells] == ["", ""]
 
 
 @pytest.mark.parametrize(

@@ -91,12 +91,12 @@ class Arm:
     reference: str = BASELINE
     """The variant that the others are compared with."""
 
-    @property
+    @cached_property
     def records(self) -> tuple[Record, ...]:
         """All records of the table, by variant and seed; the A/A runs last."""
         return tuple(run for row in (*self.rows, *self.repeats) for run in row.runs.values())
 
-    @property
+    @cached_property
     def seeds(self) -> tuple[int, ...]:
         """All seeds that any variant ran."""
         return tuple(sorted({seed for row in self.rows for seed in row.runs}))
@@ -118,7 +118,7 @@ class Arm:
         """`fixed`: all variants have the protocol's own values; `tuned`: each variant's trials chose them."""
         return "tuned" if any(record.configuration.get("search") for record in self.records) else "fixed"
 
-    @property
+    @cached_property
     def tasks(self) -> dict[str, Task]:
         """Each downstream task of any run, described by the first run that has it."""
         found: dict[str, Task] = {}
@@ -127,7 +127,7 @@ class Arm:
                 found.setdefault(name, task)
         return dict(sorted(found.items()))
 
-    @property
+    @cached_property
     def cost_ids(self) -> tuple[str, ...]:
         """Kinds of hardware on which the rows' runs were computed."""
         return tuple(sorted({run.identity.cost_id for row in self.rows for run in row.runs.values()}))
@@ -141,7 +141,17 @@ class Arm:
         return replace(self, rows=tuple(rows), reference=variant)
 
     def cell(self, row: Row, quantity: Quantity) -> Cell:
-        """A quantity of one variant over its seeds."""
+        """A quantity of one variant over its seeds. Tables share it: it is computed once."""
+        place = row.variant, quantity.key
+        if place not in self._cells:
+            self._cells[place] = self._cell(row, quantity)
+        return self._cells[place]
+
+    @cached_property
+    def _cells(self) -> dict[tuple[str, str], Cell]:
+        return {}
+
+    def _cell(self, row: Row, quantity: Quantity) -> Cell:
         values = row_values(row, quantity)
         difference = self.difference(row, quantity)
         adjusted = self._adjusted.get((row.variant, quantity.key)) if quantity.family else None

@@ -51,16 +51,20 @@ def build_leaderboard(
         UsageError, RunError: as `load_board`.
     """
     board = load_board(records_dir)
-    pages = {
+    pages = {**data_files(board), "leaderboard.html": to_html(board, about, out)}
+    for name, text in pages.items():
+        write_text(out / name, text)
+    return [*(out / name for name in pages), *write_figures(board, out)]
+
+
+def data_files(board: Board) -> dict[str, str]:
+    """File name -> content of everything but figures and the static page."""
+    return {
         "leaderboard.md": page(board),
         "leaderboard.csv": to_csv(board),
         "leaderboard.json": to_json(board),
         "leaderboard.tex": to_latex(board),
-        "leaderboard.html": to_html(board, about, out),
     }
-    for name, text in pages.items():
-        write_text(out / name, text)
-    return [*(out / name for name in pages), *write_figures(board, out)]
 
 
 def page(board: Board) -> str:

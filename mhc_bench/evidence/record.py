@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import operator
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -173,7 +174,7 @@ class Curve(Part):
     def _same_length(self) -> Self:
         if len(self.steps) != len(self.values):
             raise ValueError(f"{len(self.steps)} steps for {len(self.values)} values")
-        if any(late <= early for early, late in zip(self.steps, self.steps[1:], strict=False)):
+        if not all(map(operator.lt, self.steps, self.steps[1:])):
             raise ValueError("steps must increase")
         return self
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import gc
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from pydantic import ValidationError
@@ -98,7 +100,20 @@ def _read_all(folder: Path | Iterable[Path]) -> list[tuple[Path, Record]]:
         raise UsageError(
             f"no records in {', '.join(map(str, folders))}: expected record.json or seed<k>.json"
         )
-    return [(path, read_record(path)) for path in paths]
+    with without_collections():
+        return [(path, read_record(path)) for path in paths]
+
+
+@contextlib.contextmanager
+def without_collections() -> Iterator[None]:
+    """No garbage collection inside: reading makes none, and each would walk all the records read so far."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
 
 
 def without_superseded(records: list[Record]) -> list[Record]:

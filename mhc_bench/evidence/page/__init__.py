@@ -16,12 +16,15 @@ from markupsafe import Markup
 
 from mhc_bench.evidence.collate import Arm, Board
 from mhc_bench.evidence.facts import facts
-from mhc_bench.evidence.page.cells import Sheet, sheet
+from mhc_bench.evidence.page.cells import Links, Sheet, sheet
 from mhc_bench.evidence.page.charts import dashes
 from mhc_bench.evidence.page.variants import Plot, anchor_of, looks, overview, variant_parts
 from mhc_bench.evidence.paper import CLAIMS
 from mhc_bench.evidence.record import Record
 from mhc_bench.evidence.tables import Table, unpaired_notes
+
+RUNS = "Runs"
+"""The title of the table that lists every record of a protocol."""
 
 
 @dataclass(frozen=True)
@@ -65,7 +68,7 @@ def html_page(
     )
     text = environment.get_template("page.html.j2").render(
         board=board,
-        study=[sheet(table, {name: f"#{anchor_of(name)}" for name in board.variants}) for table in study],
+        study=[sheet(table, Links(_anchors(board), {})) for table in study],
         sections=[_section(board, arm, tables[arm.name], link) for arm in board.arms],
         variants=variant_parts(board, about, link),
         claims=CLAIMS,
@@ -80,9 +83,15 @@ def html_page(
 def _section(board: Board, arm: Arm, tables: Sequence[Table], link: Callable[[Record], str]) -> ArmSection:
     links = {row.variant: f"#{anchor_of(arm.name, row.variant)}" for row in arm.rows}
     own = {(run.identity.variant, str(run.identity.seed)): link(run) for run in arm.records if link(run)}
-    sheets = tuple(sheet(table, links, own) for table in tables)
+    runs = f"runs~{arm.name}"
+    found = Links(links, own, f"#{runs}")
+    sheets = tuple(sheet(table, found, runs if table.title == RUNS else "") for table in tables)
     plots = overview(arm, looks(board.variants))
     return ArmSection(arm, f"arm~{arm.name}", sheets, plots, facts(arm), unpaired_notes(arm))
+
+
+def _anchors(board: Board) -> dict[str, str]:
+    return {name: f"#{anchor_of(name)}" for name in board.variants}
 
 
 def _relative(path: Path, place: Path) -> str:

@@ -17,8 +17,12 @@ TONES = {
     "contradicted": "bad",
 }
 """First word of a verdict -> its colour; every other verdict is neutral."""
-GROUPING = "Measure"
-"""The column whose equal values stand together, whatever the order: numbers of two measures never mix."""
+GROUPINGS = ("Measure", "Equal", "Task")
+"""Columns that group the rows of variants: numbers of two measures, budgets or tasks never mix."""
+PAPERS = ("Paper", "Source", "Claim", "Case", "Remark", "Task", "Metric", "Protocol id", "Arm", "Status")
+"""Columns whose numbers are not computed from the records."""
+SIMULATED = "Case"
+"""Heads what was simulated: its numbers rest on no record."""
 
 
 @dataclass(frozen=True)
@@ -60,41 +64,43 @@ class Sheet:
     columns: tuple[tuple[str, bool], ...]
     """Heading, and whether it heads words."""
     groups: tuple[Group, ...]
+    anchor: str
 
 
-Links = Mapping[str, str]
-"""Variant -> where its records are listed."""
+@dataclass(frozen=True)
+class Links:
+    """Where the numbers of a table lead."""
+
+    variants: Mapping[str, str]
+    """Variant -> the list of its records."""
+    files: Mapping[tuple[str, str], str]
+    """(variant, seed) -> a record's own file, for tables with one run in a row."""
+    rest: str = ""
+    """The list of all records, for rows of no variant; empty for nowhere."""
 
 
-def sheet(table: Table, links: Links, files: Mapping[tuple[str, str], str] | None = None) -> Sheet:
-    """A table with links.
-
-    Args:
-        links: from a row's variant to the list of its records.
-        files: (variant, seed) -> a record's own file, for tables with one run in a row.
-    """
-    grouping = table.columns.index(GROUPING) if GROUPING in table.columns else None
-    kept = [index for index in range(len(table.columns)) if index != grouping]
+def sheet(table: Table, links: Links, anchor: str = "") -> Sheet:
+    """A table with links, and an id where it is linked to."""
+    grouping = next((each for each in GROUPINGS if {each, "Variant"} <= set(table.columns)), None)
+    at = None if grouping is None else table.columns.index(grouping)
+    kept = [index for index in range(len(table.columns)) if index != at]
     headings = [table.columns[index] for index in kept]
     groups = [
-        Group(
-            heading,
-            tuple(_line(headings, [row[index] for index in kept], links, files or {}) for row in rows),
-        )
-        for heading, rows in groupby(table.rows, key=lambda row: "" if grouping is None else row[grouping])
+        Group(heading, tuple(_line(headings, [row[index] for index in kept], links) for row in rows))
+        for heading, rows in groupby(table.rows, key=lambda row: "" if at is None else row[at])
     ]
     columns = tuple((heading, heading in WORDS) for heading in headings)
-    return Sheet(table.title, table.caption, columns, tuple(groups))
+    return Sheet(table.title, table.caption, columns, tuple(groups), anchor)
 
 
-def _line(
-    columns: Sequence[str], row: Sequence[str], links: Links, files: Mapping[tuple[str, str], str]
-) -> Line:
+def _line(columns: Sequence[str], row: Sequence[str], links: Links) -> Line:
     said = dict(zip(columns, row, strict=True))
     variant = said.get("Variant", "")
-    target = files.get((variant, said.get("Seed", "")), links.get(variant, ""))
+    target = "" if SIMULATED in said else links.variants.get(variant, links.rest)
+    target = links.files.get((variant, said.get("Seed", "")), target)
     cells = tuple(_cell(heading, text, target) for heading, text in said.items())
-    return Line(cells, variant, next((cell.tone for cell in cells if cell.tone), ""))
+    tone = next((cell.tone for cell in cells if cell.tone), "")
+    return Line(cells, variant if variant in links.variants else "", tone)
 
 
 def _cell(heading: str, text: str, target: str) -> Cell:
@@ -102,8 +108,8 @@ def _cell(heading: str, text: str, target: str) -> Cell:
     key = None if is_word else number(text)
     if heading.endswith("Verdict") and text not in ("", "-"):
         return Cell(text, True, None, target, tone(text))
-    shows_run = heading in ("Variant", "Record SHA-256") or key is not None
-    return Cell(text, is_word, key, target if shows_run else "")
+    proven = heading in ("Variant", "Record SHA-256") or (heading not in PAPERS and number(text) is not None)
+    return Cell(text, is_word, key, target if proven else "")
 
 
 def number(text: str) -> float | None:

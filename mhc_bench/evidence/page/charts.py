@@ -30,7 +30,7 @@ from mhc_bench.evidence.page.svg import (
 )
 from mhc_bench.evidence.text import magnitude
 
-CELL = 34
+CELL = 28
 GAP = 14
 MOST_NUMBERED = 6
 """Streams up to which a heat map's cells say their value."""

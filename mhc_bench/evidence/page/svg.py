@@ -12,6 +12,8 @@ from matplotlib.ticker import Locator, LogLocator, MaxNLocator
 WIDTH, HEIGHT = 420, 250
 LEFT, RIGHT, TOP, BOTTOM = 56, 12, 12, 40
 """Margins; all in the units of the view box."""
+DECADE = 10.0
+"""A logarithmic axis that spans less has the ticks of a linear one."""
 Point = tuple[float, float]
 
 
@@ -50,11 +52,10 @@ class Scale:
     @property
     def ticks(self) -> list[float]:
         """A few round values inside the range."""
-        if self.log:
-            wide = self.high / self.low >= 100
-            locator: Locator = LogLocator(subs=(1.0,) if wide else (1.0, 2.0, 5.0), numticks=6)
-        else:
-            locator = MaxNLocator(5, steps=[1, 2, 2.5, 5, 10])
+        locator: Locator = MaxNLocator(5, steps=[1, 2, 2.5, 5, 10])
+        if self.log and self.high / self.low >= DECADE:
+            subs = (1.0,) if self.high / self.low >= DECADE**2 else (1.0, 2.0, 5.0)
+            locator = LogLocator(subs=subs, numticks=6)
         slack = 1e-9 * (self.high - self.low)
         values = (float(each) for each in locator.tick_values(self.low, self.high))
         return [each for each in values if self.low - slack <= each <= self.high + slack]
