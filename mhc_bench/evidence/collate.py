@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 
 from mhc_bench.errors import RunError, UsageError
 from mhc_bench.evidence.quantities import Quantity
 from mhc_bench.evidence.record import RESULTS, Record, Task
+from mhc_bench.evidence.reproduction import Reproduction
 from mhc_bench.evidence.statistics import Difference, Spread, paired_difference, spread
 
 BASELINE = "baseline"
@@ -51,6 +52,8 @@ class Arm:
     name: str
     protocol_id: str
     rows: tuple[Row, ...]
+    reproductions: Mapping[str, tuple[Reproduction, ...]] = field(default_factory=dict)
+    """Digest of a record -> what others' repetitions of it gave."""
 
     @property
     def records(self) -> tuple[Record, ...]:
@@ -140,8 +143,8 @@ def _baseline_first(variant: str) -> tuple[bool, str]:
     return variant != BASELINE, variant
 
 
-def collate(records: Sequence[Record]) -> Board:
-    """The board of one suite.
+def collate(records: Sequence[Record], reproductions: Iterable[Reproduction] = ()) -> Board:
+    """The board of one suite, with the reproductions of its records.
 
     Raises:
         UsageError: for records of different suites, or of two protocols under one arm.
@@ -156,10 +159,13 @@ def collate(records: Sequence[Record]) -> Board:
     by_arm: dict[str, list[Record]] = defaultdict(list)
     for record in records:
         by_arm[record.identity.arm].append(record)
-    return Board(suites[0], tuple(_arm(name, by_arm[name]) for name in sorted(by_arm)))
+    told: dict[str, tuple[Reproduction, ...]] = {}
+    for each in reproductions:
+        told[each.record] = (*told.get(each.record, ()), each)
+    return Board(suites[0], tuple(_arm(name, by_arm[name], told) for name in sorted(by_arm)))
 
 
-def _arm(name: str, records: list[Record]) -> Arm:
+def _arm(name: str, records: list[Record], told: Mapping[str, tuple[Reproduction, ...]]) -> Arm:
     ids = sorted({record.identity.protocol_id for record in records})
     label = f"{records[0].identity.suite}{f', arm {name}' if name else ''}"
     if len(ids) > 1:
@@ -171,7 +177,8 @@ def _arm(name: str, records: list[Record]) -> Arm:
             raise RunError(f"{label}: two records of {variant} seed {seed}: expected one")
         rows[variant][seed] = record
     _refuse_contradictions(label, records)
-    return Arm(name, ids[0], tuple(Row(name, rows[name]) for name in sorted(rows, key=_baseline_first)))
+    ordered = tuple(Row(name, rows[name]) for name in sorted(rows, key=_baseline_first))
+    return Arm(name, ids[0], ordered, told)
 
 
 def _refuse_contradictions(label: str, records: list[Record]) -> None:

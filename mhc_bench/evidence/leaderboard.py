@@ -12,6 +12,7 @@ from mhc_bench.evidence.export import to_csv, to_json
 from mhc_bench.evidence.facts import facts
 from mhc_bench.evidence.figures import planned, write_figures
 from mhc_bench.evidence.markdown import render
+from mhc_bench.evidence.reproduction import read_reproductions
 from mhc_bench.evidence.store import read_records
 from mhc_bench.files import write_text
 
@@ -23,7 +24,8 @@ def load_board(records_dir: Path | Iterable[Path]) -> Board:
         UsageError: no records, several suites, or two protocol ids for one arm.
         RunError: damaged or contradictory records.
     """
-    return collate(read_records(records_dir))
+    folders = [records_dir] if isinstance(records_dir, Path) else list(records_dir)
+    return collate(read_records(folders), read_reproductions(folders))
 
 
 def build_leaderboard(records_dir: Path | Iterable[Path], out: Path) -> list[Path]:
