@@ -152,6 +152,12 @@ def _add_running(verbs: Verbs[Parser]) -> None:
         "--out", type=Path, default=Path("reproduction"), help="a new folder (default: reproduction)"
     )
     again.add_argument("--by", default="", help="who reproduces it, for those who read the result")
+    again.add_argument(
+        "--repetition",
+        type=Path,
+        metavar="OTHER.json",
+        help="the record of a repetition that has been made already: compare, and run nothing",
+    )
     bench = _verb(verbs, "bench", _bench, "timings, side by side in one process")
     bench.add_argument("what", choices=["step", "ops"])
     bench.add_argument("suite", nargs="?", help="step: the suite (default: quick)")
@@ -268,7 +274,7 @@ def _export(options: argparse.Namespace) -> int:
 def _reproduce(options: argparse.Namespace) -> int:
     from mhc_bench.suite.reproduce import reproduce
 
-    return reproduce(options.record, options.out, options.by)
+    return reproduce(options.record, options.out, options.by, options.repetition)
 
 
 def _bench(options: argparse.Namespace) -> int:

@@ -15,7 +15,7 @@ import pytest
 from tampering import FIXTURES, Content, Records, each, echo, put, scale
 
 from mhc_bench.evidence.items import items_path
-from mhc_bench.evidence.reproduction import Reproduction, reproduction_json
+from mhc_bench.evidence.reproduction import Difference, Reproduction, reproduction_json
 from mhc_bench.evidence.verify import Tools, UnavailableError, explained, verify
 from mhc_bench.provenance import file_digest
 
@@ -128,21 +128,37 @@ def miscounted(records: Records) -> None:
     records.tools = replace(records.tools, count=lambda configuration: {"total": parameters["total"]})
 
 
-def reproduction_of(digest: str) -> Callable[[Records], None]:
+def reproduction_of(digest: str | None = None, *names: str, **changes: Any) -> Callable[[Records], None]:
+    """Reproductions beside a record: of that record unless told otherwise, with some fields changed."""
+
     def tamper(records: Records) -> None:
         told = Reproduction(
             schema_version=1,
-            record=digest,
+            record=digest or file_digest(records.path("hc/seed1")),
             verdict="identical bits",
             version="0.1.0",
             environment=(),
             differences=(),
             interval=None,
+            repetition=OTHER,
         )
-        path = records.path("hc/seed1.reproduction-1")
-        path.write_text(reproduction_json(told), encoding="utf-8")
+        for name in names or ("seed1.reproduction-1",):
+            text = reproduction_json(told.model_copy(update=changes))
+            records.path(f"hc/{name}").write_text(text, encoding="utf-8")
 
     return tamper
+
+
+LOSS_DIFFERS = Difference(what="validation loss at step 220", recorded="1.2", here="1.3")
+
+
+def judged(verdict: str, loss: float | None, interval: tuple[float, float] | None) -> dict[str, Any]:
+    return {
+        "verdict": verdict,
+        "validation_loss": loss,
+        "interval": interval,
+        "differences": (LOSS_DIFFERS,),
+    }
 
 
 def corrected(digest: str) -> Callable[[Records], None]:
@@ -349,6 +365,25 @@ CASES = [
     Case("too good", "a trained start", of("hc/seed0", low_start), version=1),
     Case("too good", "a leap", of("hc/seed0", put(f"{T}.world_trivia.value", 0.972)), version=1),
     Case("reproduction", "of another record", reproduction_of(OTHER)),
+    Case("reproduction", "beside another record", reproduction_of(None, "seed0.reproduction-1")),
+    Case("reproduction", "markup", reproduction_of(by="<b>a friend</b>")),
+    Case("reproduction", "the same bits and differences", reproduction_of(differences=(LOSS_DIFFERS,))),
+    Case("reproduction", "other bits and no difference", reproduction_of(verdict="no interval")),
+    Case(
+        "reproduction", "inside, by a loss outside", reproduction_of(**judged("inside interval", 2.0, (0, 1)))
+    ),
+    Case("reproduction", "inside no interval", reproduction_of(**judged("inside interval", 2.0, None))),
+    Case(
+        "reproduction",
+        "outside, by a loss inside",
+        reproduction_of(**judged("outside interval", 0.5, (0, 1))),
+    ),
+    Case("reproduction", "no interval, by one", reproduction_of(**judged("no interval", 0.5, (0, 1)))),
+    Case(
+        "reproduction",
+        "one repetition twice",
+        reproduction_of(None, "seed1.reproduction-1", "seed1.reproduction-2"),
+    ),
 ]
 
 
@@ -489,11 +524,26 @@ def test_a_failed_run_counts_as_reported_and_may_be_replaced_without_a_reason(
     assert records.verify().problems == ()
 
 
-def test_a_reproduction_of_the_record_beside_it_is_told(records: Records) -> None:
-    reproduction_of(file_digest(records.path("hc/seed1")))(records)
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"by": "a reader"},
+        judged("inside interval", 0.5, (0, 1)),
+        judged("outside interval", 1.5, (0, 1)),
+        judged("no interval", 1.5, None),
+        {
+            **judged("outside interval", None, (0, 1)),
+            "differences": (Difference(what="status", recorded="complete", here="diverged"),),
+        },
+    ],
+    ids=lambda changes: changes.get("verdict", "identical bits"),
+)
+def test_a_reproduction_of_the_record_beside_it_is_told(records: Records, changes: dict[str, Any]) -> None:
+    reproduction_of(**changes)(records)
     report = records.verify()
     assert report.problems == ()
-    assert any("identical bits" in note.text for note in report.notes)
+    (said,) = [note.text for note in report.notes if note.check == "reproduction"]
+    assert said.endswith(changes.get("verdict", "identical bits"))
 
 
 def test_what_was_not_checked_is_said(tmp_path: Path) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
@@ -11,6 +11,7 @@ from mhc_bench.errors import RunError, UsageError
 from mhc_bench.evidence.items import ItemStore
 from mhc_bench.evidence.quantities import GOLD, SCORES, Quantity, task_quantities
 from mhc_bench.evidence.record import RESULTS, Record, Task
+from mhc_bench.evidence.reproduction import Reproduction
 from mhc_bench.evidence.statistics import Difference, Spread, holm, paired_difference, spread
 from mhc_bench.evidence.verdicts import Adjusted, Judgement, Outcome, judge, judge_task
 
@@ -90,6 +91,8 @@ class Arm:
     """What every item of the runs scored, where it is known."""
     reference: str = BASELINE
     """The variant that the others are compared with."""
+    reproductions: Mapping[str, tuple[Reproduction, ...]] = field(default_factory=dict)
+    """Digest of a record -> what others' repetitions of it gave."""
 
     @cached_property
     def records(self) -> tuple[Record, ...]:
@@ -234,8 +237,10 @@ def _baseline_first(variant: str) -> tuple[bool, str]:
     return variant != BASELINE, variant
 
 
-def collate(records: Sequence[Record], items: ItemStore | None = None) -> Board:
-    """The board of one suite.
+def collate(
+    records: Sequence[Record], items: ItemStore | None = None, reproductions: Iterable[Reproduction] = ()
+) -> Board:
+    """The board of one suite, with the reproductions of its records.
 
     Args:
         items: where the runs' per-item outcomes lie, where that is known.
@@ -254,11 +259,17 @@ def collate(records: Sequence[Record], items: ItemStore | None = None) -> Board:
     by_arm: dict[str, list[Record]] = defaultdict(list)
     for record in records:
         by_arm[record.identity.arm].append(record)
+    told: dict[str, tuple[Reproduction, ...]] = {}
+    for each in reproductions:
+        told[each.record] = (*told.get(each.record, ()), each)
     store = items or ItemStore()
-    return Board(suites[0], tuple(_arm(name, by_arm[name], store) for name in sorted(by_arm)))
+    return Board(
+        suites[0],
+        tuple(replace(_arm(name, by_arm[name]), items=store, reproductions=told) for name in sorted(by_arm)),
+    )
 
 
-def _arm(name: str, records: list[Record], items: ItemStore) -> Arm:
+def _arm(name: str, records: list[Record]) -> Arm:
     ids = sorted({record.identity.protocol_id for record in records})
     label = f"{records[0].identity.suite}{f', arm {name}' if name else ''}"
     if len(ids) > 1:
@@ -274,7 +285,7 @@ def _arm(name: str, records: list[Record], items: ItemStore) -> Arm:
     repeats = tuple(row for row in ordered if is_repeat(row))
     shown = tuple(row for row in ordered if not is_repeat(row))
     repeated = next((row for row in shown if row.variant == BASELINE), None)
-    return Arm(name, ids[0], shown, repeats, repeated, items)
+    return Arm(name, ids[0], shown, repeats, repeated)
 
 
 def is_repeat(row: Row) -> bool:

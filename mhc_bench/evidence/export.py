@@ -127,6 +127,10 @@ def _arm(arm: Arm) -> dict[str, Any]:
                 "status": record.status,
                 "validation_loss": record.validation_loss,
                 "record": record.digest,
+                "reproductions": [
+                    {"by": told.by, "verdict": told.verdict}
+                    for told in arm.reproductions.get(record.digest, ())
+                ],
             }
             for record in arm.records
         ],

@@ -17,6 +17,7 @@ from mhc_bench.evidence.latex import latex_document
 from mhc_bench.evidence.markdown import render
 from mhc_bench.evidence.page import html_page
 from mhc_bench.evidence.paper import findings
+from mhc_bench.evidence.reproduction import read_reproductions
 from mhc_bench.evidence.store import read_with_items
 from mhc_bench.files import write_text
 
@@ -30,8 +31,9 @@ def load_board(records_dir: Path | Iterable[Path]) -> Board:
         UsageError: no records, several suites, or two protocol ids for one arm.
         RunError: damaged or contradictory records.
     """
-    records, items = read_with_items(records_dir)
-    return collate(records, items)
+    folders = [records_dir] if isinstance(records_dir, Path) else list(records_dir)
+    records, items = read_with_items(folders)
+    return collate(records, items, read_reproductions(folders))
 
 
 def build_leaderboard(

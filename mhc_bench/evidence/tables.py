@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from mhc_bench.evidence import quantities as q
@@ -12,6 +12,7 @@ from mhc_bench.evidence.collate import Arm, Board, Cell, Row
 from mhc_bench.evidence.facts import differing_fields
 from mhc_bench.evidence.quantities import Quantity
 from mhc_bench.evidence.record import RESULTS, Record, Task
+from mhc_bench.evidence.reproduction import Reproduction
 from mhc_bench.evidence.text import (
     NO_VALUE,
     difference_text,
@@ -45,6 +46,7 @@ WORDS = frozenset(
         "Paper",
         "Source",
         "Ours",
+        "Reproduced by",
     }
 )
 
@@ -260,7 +262,15 @@ def _tuning_cells(record: Record) -> tuple[str, ...]:
 
 def runs(arm: Arm) -> Table:
     """Every run that was started, with the digest of its record."""
-    columns = ("Variant", "Seed", "Status", "Validation loss", "Final training loss", "Record SHA-256")
+    columns = (
+        "Variant",
+        "Seed",
+        "Status",
+        "Validation loss",
+        "Final training loss",
+        "Record SHA-256",
+        "Reproduced by",
+    )
     rows = [
         (
             record.identity.variant,
@@ -269,10 +279,19 @@ def runs(arm: Arm) -> Table:
             _loss(record.validation_loss),
             _loss(record.training.final_loss if record.training else None),
             record.digest[:16],
+            _reproduced(arm.reproductions.get(record.digest, ())),
         )
         for record in arm.records
     ]
-    return Table("Runs", columns, tuple(rows), "Every run of this table, one record each.")
+    caption = (
+        "Every run of this table, one record each. Reproduced by: who has run it again, in their own words, "
+        "and what that gave; a dash where nobody has said so."
+    )
+    return Table("Runs", columns, tuple(rows), caption)
+
+
+def _reproduced(told: Sequence[Reproduction]) -> str:
+    return "; ".join(f"{each.by or 'unnamed'}: {each.verdict}" for each in told) or NO_VALUE
 
 
 def _status_text(status: str, diverged_step: int | None) -> str:

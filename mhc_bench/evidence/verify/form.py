@@ -40,12 +40,17 @@ def canonical_bytes(entry: Entry, tools: Tools) -> Iterator[Finding]:
 def harmless_text(entry: Entry, tools: Tools) -> Iterator[Finding]:
     separator = _separator(entry)
     for text in texts(entry.content):
-        if not text.isprintable() and any(not each.isprintable() and each != "\n" for each in text):
-            yield entry.problem(f"a control character in {text[:60]!r}", "printable text")
-        elif MARKUP.search(text) and not (text == separator and TOKEN.match(text)):
-            yield entry.problem(f"markup in {text[:60]!r}", "plain text")
-        elif FORMULA.match(text):
-            yield entry.problem(f"a formula in {text[:60]!r}", "text that no spreadsheet would compute")
+        if (found := harm(text)) and not (text == separator and TOKEN.match(text)):
+            yield entry.problem(found, "plain text that nothing computes or displays as more")
+
+
+def harm(text: str) -> str | None:
+    """What a page, a spreadsheet or a terminal would do with a text, if anything."""
+    if not text.isprintable() and any(not each.isprintable() and each != "\n" for each in text):
+        return f"a control character in {text[:60]!r}"
+    if MARKUP.search(text):
+        return f"markup in {text[:60]!r}"
+    return f"a formula in {text[:60]!r}" if FORMULA.match(text) else None
 
 
 def _separator(entry: Entry) -> object:
