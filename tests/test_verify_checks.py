@@ -199,6 +199,7 @@ def indented(records: Records) -> None:
 T = "evaluation.tasks"
 PART, MMLU = f"{T}.{TASK}.subtasks.use", f"{T}.world_mmlu"
 PROBE = "mechanism.probes.composite_forward_gain"
+POINT = {"learning_rate": 0.004, "weight_decay": 0.1}
 
 
 def over_depth(dotted: str, value: object) -> Callable[[Content], None]:
@@ -384,7 +385,24 @@ CASES = [
         "one repetition twice",
         reproduction_of(None, "seed1.reproduction-1", "seed1.reproduction-2"),
     ),
+    Case("choice", "values of the fixed track", of("hc/seed0", put("configuration.tuned", POINT))),
+    Case("trials", "trials without records", lambda records: colliding(everywhere(as_tuned))(records)),
 ]
+
+
+def as_tuned(content: Content) -> None:
+    """A record of the tuned track that is sound but for its trial's record, which nobody has."""
+    settings: Any = content["configuration"]
+    rate, decay = (settings["optimizer"][name] for name in POINT)
+    settings["search"] = {
+        "learning_rates": [rate],
+        "weight_decays": [],
+        "seeds": [7],
+        "rule": "lowest_mean_loss",
+    }
+    settings["tuned"] = dict(zip(POINT, (rate, decay), strict=True))
+    trial = {**settings["tuned"], "seed": 7, "loss": 1.0, "record": OTHER}
+    content["tuning"] = {"runs": 1, "suite": f"{settings['suite']}-search", "trials": [trial]}
 
 
 LACKING = {"json": {"seeds"}, "schema": {"seeds"}, "item file": {"item digest"}}
