@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import graphlib
 import subprocess
 import sys
 from pathlib import Path
@@ -67,6 +68,34 @@ def test_each_module_imports_only_what_its_part_may(path: Path) -> None:
     for name in imported(path):
         if name.startswith("mhc_bench."):
             assert name.split(".")[1] in allowed, f"{part} imports {name}"
+
+
+def names_of(node: ast.ImportFrom, modules: dict[str, Path]) -> set[str]:
+    """The modules that one `from ... import ...` loads, besides the packages around them."""
+    members = {f"{node.module}.{alias.name}" for alias in node.names}
+    return {name if name in modules else str(node.module) for name in members}
+
+
+def test_no_module_imports_itself_by_way_of_others() -> None:
+    modules = {".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts): path for path in MODULES}
+    modules = {name.removesuffix(".__init__"): path for name, path in modules.items()}
+    graph: dict[str, set[str]] = {}
+    for name, path in modules.items():
+        statements = [
+            node
+            for block in ast.parse(path.read_text(encoding="utf-8")).body
+            if not (isinstance(block, ast.If) and ast.unparse(block.test) == "TYPE_CHECKING")
+            for node in ast.walk(block)
+            if isinstance(node, ast.ImportFrom)
+        ]
+        graph[name] = {found for node in statements for found in names_of(node, modules)} & set(modules)
+        graph[name] -= {name}
+    assert len(list(graphlib.TopologicalSorter(graph).static_order())) == len(modules)
+
+
+def test_the_parts_of_the_package_point_one_way() -> None:
+    order = list(graphlib.TopologicalSorter(MAY_IMPORT).static_order())  # raises where there is a cycle
+    assert order.index("ops") < order.index("residual") < order.index("training") < order.index("cli")
 
 
 @pytest.mark.parametrize("path", sorted((PACKAGE / "evidence").rglob("*.py")), ids=lambda path: path.name)

@@ -41,9 +41,10 @@ def build_backbone(
         family: one of `supported_families()`.
         options: fields of the family's transformers configuration. `head_dim` defaults to width / heads.
         vocabulary: V, rows of the embedding.
-        bos_id, eos_id, pad_id: special tokens. Padding is for generation only: as the embedding's
-            `padding_idx` it would silently stop that row from learning, which matters where padding is also
-            the end token.
+        bos_id: token at the beginning, if any.
+        eos_id: token at the end, if any.
+        pad_id: for generation only: as the embedding's `padding_idx` it would silently stop that row from
+            learning, which matters where padding is also the end token.
         max_positions: the longest sequence.
         device: where to build.
 

@@ -122,7 +122,8 @@ def layer_footprints(
 
     Args:
         model: on the meta device; changed in place (its dtype and experts), so not to be trained.
-        rows, length: of one forward pass on one device.
+        rows: sequences of one forward pass on one device.
+        length: tokens of a sequence.
         precision: of everything but the residual connections, which stay fp32.
     """
     model.to(precision)  # type: ignore[arg-type]

@@ -26,7 +26,7 @@ def graft(model: PreTrainedModel, variant: str | type[ResidualConnection], **opt
 
     Args:
         model: returned; a causal language model of a supported family, for instance
-        `AutoModelForCausalLM.from_config(cfg)`.
+            `AutoModelForCausalLM.from_config(cfg)`.
         variant: a registered name, `module:Class`, or the class.
         options: the variant's own options.
 

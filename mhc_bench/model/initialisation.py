@@ -42,7 +42,9 @@ def materialise(
     Args:
         model: its parameters may be DTensors.
         seed: of the run; each parameter has its own stream, keyed by a hash of (seed, name).
-        rule, scale, depth_scaled: as above.
+        rule: of the matrices' standard deviation, as above.
+        scale: as above.
+        depth_scaled: as above.
         device: where parameters that are on the meta device or elsewhere shall be.
 
     Raises:

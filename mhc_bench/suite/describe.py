@@ -12,7 +12,7 @@ from omegaconf import OmegaConf
 
 from mhc_bench.config import RunConfig, load_suite, part_names, plain, run_configs
 from mhc_bench.config.load import parse_overrides
-from mhc_bench.config.parts import read_part
+from mhc_bench.config.parts import read_variant, variant_names
 from mhc_bench.errors import UsageError, choose
 
 BACKBONE_OF_VARIANTS = "smoke"
@@ -43,7 +43,7 @@ def describe(what: str, overrides: list[str]) -> dict[str, Any]:
         return describe_record(Path(what))
     if what in part_names("suites") or what.endswith(".yaml"):
         return describe_suite(what, overrides)
-    choose("suite or variant", what, {*part_names("suites"), *part_names("variants")})
+    choose("suite or variant", what, {*part_names("suites"), *variant_names()})
     return describe_variant(what, overrides)
 
 
@@ -80,7 +80,7 @@ def describe_variant(name: str, overrides: list[str]) -> dict[str, Any]:
     """
     from mhc_bench.residual import resolve, variant_options
 
-    part = read_part("variant", "variants", name)
+    part = read_variant(name)
     cls = resolve(str(part["connection"]))
     about = inspect.cleandoc(cls.__doc__ or "")
     own = parse_overrides(item for item in overrides if item.startswith("options.")).get("options", {})
