@@ -103,5 +103,5 @@ def write_read_backward_blocks(sizes: Sizes) -> tuple[Blocks, int]:
 
 def _share(sizes: Sizes, blocks: Blocks, columns: int) -> int:
     """Tokens, in whole blocks, with which `columns` programs side by side make PROGRAMS programs."""
-    shares = max(1, min(PROGRAMS // columns, triton.cdiv(sizes.tokens, blocks.tokens)))
-    return blocks.tokens * max(1, triton.cdiv(triton.cdiv(sizes.tokens, shares), blocks.tokens))
+    shares = max(1, min(PROGRAMS // columns, -(-sizes.tokens // blocks.tokens)))
+    return blocks.tokens * max(1, -(-sizes.tokens // (shares * blocks.tokens)))
