@@ -91,7 +91,7 @@ class Arm:
         """All records of the table, by variant and seed; the A/A runs last."""
         return tuple(run for row in (*self.rows, *self.repeats) for run in row.runs.values())
 
-    @property
+    @cached_property
     def seeds(self) -> tuple[int, ...]:
         """All seeds that any variant ran."""
         return tuple(sorted({seed for row in self.rows for seed in row.runs}))
@@ -101,7 +101,7 @@ class Arm:
         """The row that the others are compared with: the baseline's, unless another was chosen."""
         return next((row for row in self.rows if row.variant == self.reference), None)
 
-    @property
+    @cached_property
     def tasks(self) -> dict[str, Task]:
         """Each downstream task of any run, described by the first run that has it."""
         found: dict[str, Task] = {}
@@ -110,7 +110,7 @@ class Arm:
                 found.setdefault(name, task)
         return dict(sorted(found.items()))
 
-    @property
+    @cached_property
     def cost_ids(self) -> tuple[str, ...]:
         """Kinds of hardware on which the rows' runs were computed."""
         return tuple(sorted({run.identity.cost_id for row in self.rows for run in row.runs.values()}))
@@ -124,7 +124,17 @@ class Arm:
         return replace(self, rows=tuple(rows), reference=variant)
 
     def cell(self, row: Row, quantity: Quantity) -> Cell:
-        """A quantity of one variant over its seeds."""
+        """A quantity of one variant over its seeds; computed once, by variant and the quantity's key."""
+        place = row.variant, quantity.key
+        if place not in self._cells:
+            self._cells[place] = self._cell(row, quantity)
+        return self._cells[place]
+
+    @cached_property
+    def _cells(self) -> dict[tuple[str, str], Cell]:
+        return {}
+
+    def _cell(self, row: Row, quantity: Quantity) -> Cell:
         values = row_values(row, quantity)
         difference = self.difference(row, quantity)
         adjusted = self._adjusted.get((row.variant, quantity.key)) if quantity.family else None
