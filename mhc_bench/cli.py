@@ -142,9 +142,12 @@ def _add_running(verbs: Verbs[Parser]) -> None:
     evaluate.add_argument("run_dir", type=Path)
     _overrides(evaluate)
     export = _verb(
-        verbs, "export", _export, "a transformers checkpoint with a model card, from a finished run"
+        verbs,
+        "export",
+        _export,
+        "a run as a transformers checkpoint with a model card, or records as a Hugging Face dataset",
     )
-    export.add_argument("run_dir", type=Path)
+    export.add_argument("source", type=Path, metavar="RUN_DIR|RECORDS_DIR")
     export.add_argument("out", type=Path)
     again = _verb(verbs, "reproduce", _reproduce, "run a record again and say how close it came")
     again.add_argument("record", type=Path, metavar="RECORD.json")
@@ -264,9 +267,9 @@ def _eval(options: argparse.Namespace) -> int:
 
 
 def _export(options: argparse.Namespace) -> int:
-    from mhc_bench.evaluation import export_run
+    from mhc_bench.suite.exporting import export
 
-    export_run(options.run_dir, options.out)
+    export(options.source, options.out)
     print(f"exported to {options.out}")
     return 0
 

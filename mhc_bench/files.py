@@ -11,6 +11,8 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+from mhc_bench.errors import UsageError
+
 
 def default_cache() -> Path:
     """Where what can be made again is kept: `MHC_BENCH_CACHE`, or `~/.cache/mhc-bench`."""
@@ -59,6 +61,25 @@ def copy_file(source: Path, path: Path) -> None:
     """Copy a file's content, whole or not at all."""
     with atomic_path(path) as temporary:
         shutil.copyfile(source, temporary)
+
+
+@contextlib.contextmanager
+def atomic_folder(out: Path) -> Iterator[Path]:
+    """A temporary folder to fill; it becomes the new or empty folder `out` when the block ends well.
+
+    Raises:
+        UsageError: `out` is a file or a folder with something in it.
+    """
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise UsageError(f"{out} exists: expected a new or an empty folder")
+    out.parent.mkdir(parents=True, exist_ok=True)
+    staged = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
+    try:
+        yield staged
+        staged.chmod(0o755)
+        staged.replace(out)
+    finally:
+        shutil.rmtree(staged, ignore_errors=True)
 
 
 def write_text(path: Path, text: str) -> None:
