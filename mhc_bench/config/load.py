@@ -16,12 +16,12 @@ from mhc_bench.config.parts import (
     GROUPS,
     as_mapping,
     damaged,
-    installed_variants,
     merge,
-    part_names,
     read_part,
+    read_variant,
     read_yaml,
     resolve_base,
+    variant_names,
 )
 from mhc_bench.config.schema import DataConfig, RunConfig, SuiteConfig
 from mhc_bench.config.typed import plain, typed, typed_data
@@ -124,10 +124,8 @@ def _pick_variant(name: str, known: dict[str, Any]) -> dict[str, Any]:
         return {name: known[name]}
     if ":" in name:
         return {name.rpartition(":")[2]: {"connection": name}}
-    if name in (installed := installed_variants()) and name not in part_names("variants"):
-        return {name: {"connection": name}}
-    choose("variant", name, {*known, *part_names("variants"), *installed})
-    return {name: read_part("variant", "variants", name)}
+    choose("variant", name, {*known, *variant_names()})
+    return {name: read_variant(name)}
 
 
 def _arms(arms: object, chosen: object) -> dict[str, Any]:

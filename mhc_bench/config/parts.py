@@ -21,6 +21,8 @@ GROUPS = {
     "launcher": "launchers",
 }
 """Suite field -> folder of its named parts."""
+VARIANT_ENTRY_POINTS = "mhc_bench.variants"
+"""The entry-point group of other packages' variants; `residual.registry` reads the same one."""
 
 
 def part_names(folder: str) -> list[str]:
@@ -29,8 +31,25 @@ def part_names(folder: str) -> list[str]:
 
 
 def installed_variants() -> dict[str, str]:
-    """Name -> `module:Class` of the variants that installed packages bring."""
-    return {point.name: point.value for point in entry_points(group="mhc_bench.variants")}
+    """Name -> `module:Class` of the variants that other packages register."""
+    return {point.name: point.value for point in entry_points(group=VARIANT_ENTRY_POINTS)}
+
+
+def variant_names() -> list[str]:
+    """Names of the shipped variants, then of those that other packages register."""
+    shipped = part_names("variants")
+    return shipped + [name for name in sorted(installed_variants()) if name not in shipped]
+
+
+def read_variant(name: str) -> dict[str, Any]:
+    """A variant's settings: its shipped part, or the connection that another package registers.
+
+    Raises:
+        UsageError: naming the nearest variant.
+    """
+    if choose("variant", name, variant_names()) in part_names("variants"):
+        return read_part("variant", "variants", name)
+    return {"connection": name}
 
 
 def read_yaml(path: Path) -> dict[str, Any]:

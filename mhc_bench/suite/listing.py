@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 from mhc_bench.config import part_names
-from mhc_bench.config.parts import installed_variants, read_part
+from mhc_bench.config.parts import installed_variants, read_part, read_variant, variant_names
 from mhc_bench.resources import configs_dir, tasks_dir
 from mhc_bench.suite.state import read_state
 
@@ -45,12 +45,14 @@ def suites() -> Rows:
 
 def variants() -> Rows:
     """Shipped variants, then those that installed packages register."""
-    shipped = [
-        {"variant": name, "connection": str(read_part("variant", "variants", name).get("connection"))}
-        for name in part_names("variants")
-    ]
-    return shipped + [
-        {"variant": name, "connection": target} for name, target in installed_variants().items()
+    installed = installed_variants()
+    shipped = part_names("variants")
+    return [
+        {
+            "variant": name,
+            "connection": str(read_variant(name)["connection"] if name in shipped else installed[name]),
+        }
+        for name in variant_names()
     ]
 
 
