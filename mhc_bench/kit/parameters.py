@@ -16,8 +16,8 @@ from mhc_bench.residual import ResidualConnection
 
 ZERO = 1e-10
 """Beside the largest gradient, where parameters are away from their start: below is rounding alone."""
-DEAD = 1e-14
-"""The same after one step from the start, where small gates may hide much."""
+DEAD = 0.0
+"""One step after the start, where gates and symmetric starts may still hide all but 1e-37 of a gradient."""
 
 CONTEXT = 64
 """Tokens of the sequences for which FLOPs are counted."""

@@ -9,8 +9,8 @@ from rich.console import Console
 
 from mhc_bench.config import part_names
 from mhc_bench.config.load import parse_overrides
-from mhc_bench.config.parts import read_part
-from mhc_bench.errors import choose
+from mhc_bench.config.parts import as_mapping, read_part, read_variant, variant_names
+from mhc_bench.errors import UsageError, choose
 
 
 def show(variant: str, overrides: list[str], backbone: str, only: Sequence[str], as_json: bool) -> int:
@@ -38,19 +38,24 @@ def show(variant: str, overrides: list[str], backbone: str, only: Sequence[str],
 
 
 def connection_of(variant: str) -> tuple[str, dict[str, Any]]:
-    """Connection and options of a variant: shipped, a `.yaml` file, a registered name or `module:Class`.
+    """Connection and options of a variant: shipped, installed, a `.yaml` file, registered or `module:Class`.
 
     Raises:
         UsageError: naming the nearest variant.
     """
-    from mhc_bench.residual import variant_names
+    from mhc_bench import residual
 
-    if ":" in variant or (variant in variant_names() and variant not in part_names("variants")):
+    if ":" in variant:
         return variant, {}
-    if not variant.endswith((".yaml", ".yml")):
-        choose("variant", variant, {*part_names("variants"), *variant_names()})
-    part = read_part("variant", "variants", variant)
-    return str(part["connection"]), dict(part.get("options", {}))
+    if variant.endswith((".yaml", ".yml")):
+        part = read_part("variant", "variants", variant)
+    elif variant in variant_names():
+        part = read_variant(variant)
+    else:
+        part = {"connection": choose("variant", variant, {*variant_names(), *residual.variant_names()})}
+    if "connection" not in part:
+        raise UsageError(f"{variant}: expected a connection, such as connection: mhc")
+    return str(part["connection"]), as_mapping(f"options of {variant}", part.get("options", {}))
 
 
 def backbone_named(name: str) -> Any:
