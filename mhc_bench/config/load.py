@@ -12,7 +12,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from mhc_bench.config.check import check_data, check_protocol, check_suite
-from mhc_bench.config.identity import RUN_FIELDS, cost_id, protocol_fields, protocol_id
+from mhc_bench.config.identity import PROTOCOL_FIELDS, RUN_FIELDS, cost_id, protocol_fields, protocol_id
 from mhc_bench.config.parts import (
     GROUPS,
     as_mapping,
@@ -24,7 +24,7 @@ from mhc_bench.config.parts import (
     resolve_base,
     variant_names,
 )
-from mhc_bench.config.schema import DataConfig, RunConfig, SuiteConfig
+from mhc_bench.config.schema import DataConfig, Protocol, RunConfig, SuiteConfig
 from mhc_bench.config.typed import plain, typed, typed_data
 from mhc_bench.errors import UsageError, choose
 from mhc_bench.files import write_text
@@ -149,11 +149,11 @@ def run_configs(suite: SuiteConfig) -> list[RunConfig]:
 
 def _shared(suite: SuiteConfig, arm: str) -> RunConfig:
     """What all runs of one arm share, resolved and checked; variant and seed are to be filled in."""
-    content = merge(protocol_fields(suite), suite.arms.get(arm, {}))
-    content |= {name: dataclasses.asdict(getattr(suite, name)) for name in ("hardware", "logging")}
-    content |= {"suite": suite.name, "arm": arm, "seed": 0, "variant_name": ""}
-    content |= {"variant": {"connection": ""}, "protocol_id": "", "cost_id": ""}
-    run = typed(RunConfig, content, f"suite {suite.name}, arm {arm}" if arm else f"suite {suite.name}")
+    protocol: Protocol = suite
+    if changes := suite.arms.get(arm):
+        protocol = typed(Protocol, merge(protocol_fields(suite), changes), f"suite {suite.name}, arm {arm}")
+    own = {name: getattr(protocol, name) for name in PROTOCOL_FIELDS}
+    run = RunConfig(**own, suite=suite.name, arm=arm, hardware=suite.hardware, logging=suite.logging)
     check_protocol(run, run.hardware)
     return dataclasses.replace(run, protocol_id=protocol_id(run), cost_id=cost_id(run, run.hardware))
 

@@ -32,6 +32,7 @@ from mhc_bench.config.load import parse_overrides
 from mhc_bench.config.parts import merge
 from mhc_bench.config.typed import typed
 from mhc_bench.errors import RunError, StoppedError, UsageError
+from mhc_bench.evidence.parts import Tuning
 from mhc_bench.files import remove_unfinished
 from mhc_bench.stopping import ends_when_told
 from mhc_bench.suite import plan as planning
@@ -223,14 +224,8 @@ def single_run(name: str, overrides: list[str]) -> tuple[SuiteConfig, RunConfig]
 
 def train(name: str, overrides: list[str], root: Path) -> int:
     """One training run; where its suite has no tasks, its record too."""
-    suite, each = single_run(name, overrides)
-    known = tunings(suite, root)
-    try:
-        (each,) = settled([each], known)
-    except ValueError:
-        raise UsageError(
-            f"the trials of {each.variant_name} are not finished: mhc-bench run {name} makes them"
-        ) from None
+    suite, wanted = single_run(name, overrides)
+    each, tuning = _with_choice(name, suite, wanted, root)
     folder = run_folder(root, each)
     check_same_run(each, folder)
     if isinstance(suite.launcher, SlurmConfig):
@@ -241,13 +236,8 @@ def train(name: str, overrides: list[str], root: Path) -> int:
         preflight([each])
         _note_gap(each)
         save_run_config(each, folder)
-        write_origin(
-            folder,
-            shlex.join(["mhc-bench", "train", name, *overrides]),
-            overrides,
-            suite,
-            known[each.arm, each.variant_name],
-        )
+        command = shlex.join(["mhc-bench", "train", name, *overrides])
+        write_origin(folder, command, overrides, suite, tuning)
     with ends_when_told(), locked(folder), recorded(each, folder):
         train_run(each, folder)
         if not is_first_rank():
@@ -256,6 +246,21 @@ def train(name: str, overrides: list[str], root: Path) -> int:
             record_run(each, folder)
     Console().print(f"trained: {folder}", highlight=False, soft_wrap=True)
     return 0
+
+
+def _with_choice(name: str, suite: SuiteConfig, run: RunConfig, root: Path) -> tuple[RunConfig, Tuning]:
+    """The run with the values that its trials chose, where it has any, and what the choosing took.
+
+    Raises:
+        UsageError: the trials are not finished.
+    """
+    known = tunings(suite, root)
+    ready = settled([run], known)
+    if not ready:
+        raise UsageError(
+            f"the trials of {run.variant_name} are not finished: mhc-bench run {name} makes them"
+        )
+    return ready[0], known[run.arm, run.variant_name]
 
 
 def _follow_torchrun() -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections import Counter
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -60,8 +59,11 @@ def _trials(entry: Entry, tuning: Tuning, asked: Mapping[str, Any]) -> Iterator[
     if tuning.runs != len(tuning.trials) or len(tuning.trials) != size:
         found = f"{len(tuning.trials)} trials, {tuning.runs} counted"
         yield entry.problem(found, f"{size}: each point of the grid with each seed")
-    elif Counter((t.learning_rate, t.weight_decay, t.seed) for t in tuning.trials) != Counter(grid_of(asked)):
-        yield entry.problem("trials that are not those of the grid", "each point with each seed, once")
+    elif [(each.learning_rate, each.weight_decay, each.seed) for each in tuning.trials] != grid_of(asked):
+        # in its order too, by which ties are decided
+        yield entry.problem(
+            "trials that are not those of the grid", "each point with each seed, in its order"
+        )
     if len({trial.record for trial in tuning.trials}) != len(tuning.trials):
         yield entry.problem("one record for two trials", "a record for each")
     if tuning.suite != f"{identity.suite}{SEARCH}":
