@@ -39,7 +39,14 @@ from mhc_bench.suite import plan as planning
 from mhc_bench.suite.cost import measure_missing_costs
 from mhc_bench.suite.evaluating import evaluable, evaluate_run
 from mhc_bench.suite.locks import is_first_rank, locked, unless_taken
-from mhc_bench.suite.preflight import check_evaluations, check_machine, check_nodes, count, preflight
+from mhc_bench.suite.preflight import (
+    check_evaluations,
+    check_folder,
+    check_machine,
+    check_nodes,
+    count,
+    preflight,
+)
 from mhc_bench.suite.record import record_run, write_origin
 from mhc_bench.suite.report import Reporter
 from mhc_bench.suite.runner import missing_runs, run_missing, slots
@@ -53,6 +60,9 @@ def run(name: str, overrides: list[str], root: Path, dry_run: bool, records: Pat
     """Train, evaluate and collate all that is missing of a suite."""
     console = Console()
     suite = load_suite(name, overrides)
+    check_folder("--runs", root)
+    if records is not None:
+        check_folder("--records", records)
     missing = missing_runs(suite, root)
     check_launch(suite)
     counts = preflight(run_configs(suite))
@@ -218,6 +228,7 @@ def single_run(name: str, overrides: list[str]) -> tuple[SuiteConfig, RunConfig]
 def train(name: str, overrides: list[str], root: Path) -> int:
     """One training run; where its suite has no tasks, its record too."""
     suite, each = single_run(name, overrides)
+    check_folder("--runs", root)
     folder = run_folder(root, each)
     check_same_run(each, folder)
     if isinstance(suite.launcher, SlurmConfig):

@@ -26,6 +26,7 @@ from mhc_bench.evidence.items import ITEMS_FILE
 from mhc_bench.files import write_json
 from mhc_bench.provenance import commit, file_digest, lock_hash, machine, versions
 from mhc_bench.suite.cost import read_step_time
+from mhc_bench.suite.hiding import hidden
 from mhc_bench.suite.state import EVALUATION_FILE, RECORD_FILE, TRAINING_FILE, read_json
 
 ORIGIN_FILE = "origin.json"
@@ -56,11 +57,11 @@ def record_run(run: RunConfig, folder: Path) -> Record:
     training = read_json(folder / TRAINING_FILE)
     record = assemble_record(
         RunEvidence(
-            configuration=plain(run),
+            configuration=hidden(plain(run)),
             provenance=provenance(run, training or {}),
-            command=origin.get("command", ""),
-            overrides=origin.get("overrides", []),
-            note=origin.get("note", ""),
+            command=hidden(origin.get("command", "")),
+            overrides=hidden(origin.get("overrides", [])),
+            note=hidden(origin.get("note", "")),
             started=origin.get("started"),
             tuning=origin.get("tuning"),
             protocol_version=PROTOCOL_VERSION,
