@@ -26,6 +26,7 @@ from mhc_bench.errors import UsageError
 
 LARGEST_PERTURBATION = 1e-3
 """Relative: beyond this a start is another start and no repetition."""
+NAME = r"[A-Za-z0-9][A-Za-z0-9._+-]{0,99}"
 DURATION = r"[1-9][0-9]*[mhd]"
 MOST_PROCESSES = 2**16
 LARGEST_VOCABULARY = 2**24
@@ -38,6 +39,10 @@ def check_suite(suite: SuiteConfig) -> None:
     Raises:
         UsageError: naming the value and what was expected.
     """
+    for field, names in (("name", [suite.name]), ("variants", suite.variants), ("arms", suite.arms)):
+        for name in names:
+            expected = "letters, digits, . _ + and -, a letter or digit first: it names a folder"
+            _require(re.fullmatch(NAME, name) is not None, field, repr(name), expected)
     _require(bool(suite.variants), "variants", "an empty list", "at least one variant")
     _require(bool(suite.seeds), "seeds", "an empty list", "at least one seed, such as seeds=[0,1,2]")
     _require(len(set(suite.seeds)) == len(suite.seeds), "seeds", suite.seeds, "each seed once")

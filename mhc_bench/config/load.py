@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+import yaml
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
@@ -45,7 +46,9 @@ def load_suite(name: str, overrides: Iterable[str] = ()) -> SuiteConfig:
         content[field] = _part(field, folder, chosen.get(field, content.get(field, {})))
     content["variants"] = _variants(content.get("variants", []), over.pop("variants", {}))
     content["arms"] = _arms(content.get("arms", {}), over.pop("arms", {}))
-    suite = typed(SuiteConfig, merge(content, over), f"suite {name}")
+    content = merge(content, over)
+    content["data"] = _from_home(content["data"])
+    suite = typed(SuiteConfig, content, f"suite {name}")
     check_suite(suite)
     return suite
 
@@ -56,10 +59,23 @@ def load_data(name: str, overrides: Iterable[str] = ()) -> DataConfig:
     Raises:
         UsageError: unknown source, key or value; a value that makes no sense.
     """
-    content = merge(read_part("data", "data", name), parse_overrides(overrides))
+    content = _from_home(merge(read_part("data", "data", name), parse_overrides(overrides)))
     data = typed_data(content, f"data {name}")
     check_data(data)
     return data
+
+
+def _from_home(data: Any) -> Any:
+    """A data configuration with `~` for the home folder: neither records nor ids shall know whose it is."""
+    if not isinstance(data, dict):
+        return data
+    home = Path.home()
+    places = {
+        name: Path("~") / Path(data[name]).relative_to(home)
+        for name in ("path", "source", "tokenizer")
+        if isinstance(data.get(name), str) and Path(data[name]).is_relative_to(home)
+    }
+    return data | {name: place.as_posix() for name, place in places.items()}
 
 
 def parse_overrides(overrides: Iterable[str]) -> dict[str, Any]:
@@ -74,7 +90,7 @@ def parse_overrides(overrides: Iterable[str]) -> dict[str, Any]:
             raise UsageError(f"override {item!r}: expected key=value, such as training.steps=100")
     try:
         content = OmegaConf.to_container(OmegaConf.from_dotlist(items))
-    except (OmegaConfBaseException, ValueError) as error:
+    except (OmegaConfBaseException, yaml.YAMLError, ValueError) as error:
         raise UsageError(f"overrides {' '.join(items)}: {str(error).splitlines()[0]}") from None
     return as_mapping("overrides", content)
 
@@ -104,7 +120,7 @@ def _variants(listed: object, over: object) -> dict[str, Any]:
     known = _variant_mappings(listed)
     if isinstance(over, (str, list)):
         names = [over] if isinstance(over, str) else [str(name) for name in over]
-        return {key: value for name in names for key, value in _pick_variant(name, known).items()}
+        return _each_once(_pick_variant(name, known) for name in names)
     changes = as_mapping("variants", over)
     for name in changes:
         choose("variant of this suite", name, known)
@@ -113,11 +129,20 @@ def _variants(listed: object, over: object) -> dict[str, Any]:
 
 def _variant_mappings(listed: object) -> dict[str, Any]:
     if isinstance(listed, list):
-        return {key: value for name in listed for key, value in _pick_variant(str(name), {}).items()}
+        return _each_once(_pick_variant(str(name), {}) for name in listed)
     return {
         name: resolve_base("variant", "variants", as_mapping(f"variant {name}", value))
         for name, value in as_mapping("variants", listed).items()
     }
+
+
+def _each_once(picked: Iterable[dict[str, Any]]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for name, value in (item for each in picked for item in each.items()):
+        if name in found:
+            raise UsageError(f"variants: {name!r} is listed twice: expected each variant once")
+        found[name] = value
+    return found
 
 
 def _pick_variant(name: str, known: dict[str, Any]) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import re
 from collections.abc import Mapping
 from types import NoneType, UnionType
 from typing import Any, Union, get_args, get_origin, get_type_hints
@@ -13,6 +14,8 @@ from mhc_bench.errors import UsageError
 
 LARGEST = 2**53 - 1
 """Of a whole number: what every reader of JSON reads back as the same number."""
+INTERPOLATION = re.compile(r"(?<!\\)\$\{")
+"""OmegaConf would put there another field, or a variable of the environment: records must hold neither."""
 KINDS: dict[type, Mapping[str, type]] = {DataConfig: DATA_KINDS, LauncherConfig: LAUNCHER_KINDS}
 """Schema class -> its subclasses by their field `kind`."""
 
@@ -33,6 +36,8 @@ def check_values(hint: Any, value: object, name: str, where: str) -> None:
         _check_mapping(hint, value, name, where)
     elif isinstance(value, list):
         _check_list(hint, value, name, where)
+    elif isinstance(value, str) and INTERPOLATION.search(value):
+        raise _misfit(name, value, "the value itself, not a reference to another one", where)
     elif value is None and get_origin(hint) in (list, dict):
         raise _misfit(name, value, _container(hint), where)
 

@@ -41,7 +41,14 @@ from mhc_bench.suite.evaluating import evaluable, evaluate_run
 from mhc_bench.suite.failures import record_failure, without_place
 from mhc_bench.suite.formulas import formulas
 from mhc_bench.suite.locks import is_first_rank, locked, unless_taken
-from mhc_bench.suite.preflight import check_evaluations, check_machine, check_nodes, count, preflight
+from mhc_bench.suite.preflight import (
+    check_evaluations,
+    check_folder,
+    check_machine,
+    check_nodes,
+    count,
+    preflight,
+)
 from mhc_bench.suite.publishing import Publication, editions
 from mhc_bench.suite.record import record_run, write_origin
 from mhc_bench.suite.report import Reporter
@@ -57,6 +64,9 @@ def run(name: str, overrides: list[str], root: Path, dry_run: bool, publication:
     """Train, evaluate and collate all that is missing of a suite."""
     console = Console()
     suite = load_suite(name, overrides)
+    check_folder("--runs", root)
+    if publication is not None:
+        check_folder("--records", publication.records)
     parts = stages(suite)
     missing = [run for part in parts for run in missing_runs(part, root)]
     check_launch(suite)
@@ -225,6 +235,7 @@ def single_run(name: str, overrides: list[str]) -> tuple[SuiteConfig, RunConfig]
 def train(name: str, overrides: list[str], root: Path) -> int:
     """One training run; where its suite has no tasks, its record too."""
     suite, wanted = single_run(name, overrides)
+    check_folder("--runs", root)
     each, tuning = _with_choice(name, suite, wanted, root)
     folder = run_folder(root, each)
     check_same_run(each, folder)

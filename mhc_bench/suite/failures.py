@@ -13,6 +13,7 @@ from mhc_bench.config import RunConfig
 from mhc_bench.errors import MhcBenchError
 from mhc_bench.evidence import read_record
 from mhc_bench.evidence.store import attempts
+from mhc_bench.suite.hiding import hidden
 from mhc_bench.suite.record import write_attempt
 from mhc_bench.suite.state import RECORD_FILE, TRAINING_FILE
 
@@ -20,7 +21,6 @@ LONGEST_REASON = 500
 ADDRESS = re.compile(r"\b[A-Za-z][A-Za-z0-9+.-]*://\S+")
 QUOTED = re.compile(r"""(?P<mark>['"`])(?:~|\.\.?|[A-Za-z]:(?=\\))?[/\\][^'"`]+(?P=mark)""")
 PATH = re.compile(r"""(?<![\w.)\]])(?:~|\.\.?|[A-Za-z]:(?=\\))?[/\\][^\s'"`,;:()<>]+""")
-SECRET = re.compile(r"\b(?:hf_|ghp_|github_pat_|sk-)[A-Za-z0-9_-]{8,}")
 MARKUP = str.maketrans("<>", "()")
 """Messages name objects as `<Thing at 0x1>`: no markup may stand in a record."""
 
@@ -38,7 +38,8 @@ def without_place(text: str) -> str:
 
 def scrubbed(text: str) -> str:
     """A reason that may be published: no path, address or token, nothing that acts as markup or formula."""
-    private = ((ADDRESS, "(address)"), (QUOTED, "(path)"), (PATH, "(path)"), (SECRET, "(token)"))
+    private = ((ADDRESS, "(address)"), (QUOTED, "(path)"), (PATH, "(path)"))
+    text = hidden(text)
     for pattern, word in private:
         text = pattern.sub(word, text)
     line = "".join(each if each.isprintable() else " " for each in text.translate(MARKUP))

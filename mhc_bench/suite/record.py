@@ -30,6 +30,7 @@ from mhc_bench.evidence.store import attempts
 from mhc_bench.files import write_json
 from mhc_bench.provenance import commit, file_digest, lock_hash, machine, versions
 from mhc_bench.suite.cost import read_step_time
+from mhc_bench.suite.hiding import hidden
 from mhc_bench.suite.state import EVALUATION_FILE, RECORD_FILE, TRAINING_FILE, read_json
 
 ORIGIN_FILE = "origin.json"
@@ -79,11 +80,11 @@ def _evidence(run: RunConfig, folder: Path, side_files: Sequence[str]) -> RunEvi
     origin = read_json(folder / ORIGIN_FILE) or {}
     training, earlier = read_json(folder / TRAINING_FILE), attempts(folder)
     return RunEvidence(
-        configuration=plain(run),
+        configuration=hidden(plain(run)),
         provenance=provenance(run, training or {}),
-        command=origin.get("command", ""),
-        overrides=origin.get("overrides", []),
-        note=origin.get("note", ""),
+        command=hidden(origin.get("command", "")),
+        overrides=hidden(origin.get("overrides", [])),
+        note=hidden(origin.get("note", "")),
         started=_started(origin.get("started"), folder),
         tuning=origin.get("tuning"),
         protocol_version=PROTOCOL_VERSION,

@@ -20,15 +20,15 @@ from pathlib import Path
 
 sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[1])]
 
-import torch
-from ground import Ground, contents
-from trials import KINDS, NotSurvivedError, can_mount, survive
+import torch  # noqa: E402
+from forked_suite import Ground, contents  # noqa: E402
+from trials import KINDS, NotSurvivedError, can_mount, survive  # noqa: E402
 
-import mhc_bench.bench
-import mhc_bench.evaluation
-import mhc_bench.evidence
-import mhc_bench.training  # noqa: F401  what the children need is imported once, here
-from mhc_bench import __version__
+from mhc_bench import __version__, bench, evaluation, evidence, training  # noqa: E402
+from mhc_bench.provenance import commit  # noqa: E402
+
+IMPORTED_ONCE = (bench, evaluation, evidence, training)
+"""What the children need, so that none of them imports it."""
 
 
 def main() -> int:
@@ -42,6 +42,7 @@ def main() -> int:
     assert undisturbed.run() == 0, undisturbed.output()
     expected = contents(undisturbed)
     print(f"mhc-bench {__version__}, torch {torch.__version__}, Python {sys.version.split()[0]}", flush=True)
+    print(f"commit {commit()[0][:10]}", flush=True)
     tried, survived, end = Counter[str](), Counter[str](), time.monotonic() + 60 * options.minutes
     for number in [options.only] if options.only is not None else itertools.count():
         draw = random.Random(f"{options.seed} {number}")
@@ -54,11 +55,10 @@ def main() -> int:
             survived[trial.kind] += 1
             print(f"{number}: {trial.kind} ({trial.detail}): survived", flush=True)
             shutil.rmtree(ground.root)
-        except (NotSurvivedError, Exception) as error:
+        except Exception as error:
             told = str(error) if isinstance(error, NotSurvivedError) else traceback.format_exc()
-            print(
-                f"{number}: {trial.kind} ({trial.detail}): NOT SURVIVED in {ground.root}: {told}", flush=True
-            )
+            place_of = f"NOT SURVIVED in {ground.root}"
+            print(f"{number}: {trial.kind} ({trial.detail}): {place_of}: {told}", flush=True)
         if time.monotonic() > end:
             break
     for kind in tried:

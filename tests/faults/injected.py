@@ -13,7 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from ground import Fault
+from forked_suite import Fault
 
 from mhc_bench.evaluation import run as evaluation_run
 from mhc_bench.training import module

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from ground import Fault, Ground, SmallDisk, contents, differences, ended, no_fault, stamps
+from forked_suite import Fault, Ground, SmallDisk, contents, differences, ended, no_fault, stamps
 from injected import (
     DAMAGES,
     DISK_FULL,

@@ -23,7 +23,7 @@ from safetensors.torch import load_file
 
 from mhc_bench import cli
 from mhc_bench.model.digests import digest
-from mhc_bench.suite import runner, worker
+from mhc_bench.suite import cost, runner, worker
 
 SUITE = """
 base: smoke
@@ -128,7 +128,7 @@ class Ground:
             os.dup2(log, 2)
             os.chdir(self.root)
             runner.subprocess = workers_of(fault)  # type: ignore[assignment]
-            runner.POLL_SECONDS = 0.02
+            runner.POLL_SECONDS, cost.ROUNDS, cost.WARMUP = 0.02, 1, 1
             fault("runner")
             end(cli.main, ["run", "tiny.yaml", *self.overrides, "--runs", "runs", "--records", "records"])
 
