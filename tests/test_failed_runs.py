@@ -238,7 +238,7 @@ def test_a_failure_that_cannot_be_recorded_is_told_and_no_more(
         ("No such file: '/home/jo smith/x.txt'", "No such file: (path)"),
         ("see ~/a and C:\\Users\\jo\\b, ../c/d", "see (path) and (path), (path)"),
         ("GET https://user:secret@host:80/x?y failed", "GET (address) failed"),
-        ("token hf_AbCdEf012345 is wrong", "token (token) is wrong"),
+        ("token hf_AbCdEf0123456789 is wrong", "token [hidden] is wrong"),
         ("<Thing at 0x1>\n\x1b[31m", "(Thing at 0x1) [31m"),
         ("=SUM(1) and/or 3 / 4 are JavaScript:1", "SUM(1) and/or 3 / 4 are javascript 1"),
         ("-", "no reason was given"),
