@@ -162,11 +162,12 @@ def _add_running(verbs: Verbs[Parser]) -> None:
         help="the record of a repetition that has been made already: compare, and run nothing",
     )
     bench = _verb(verbs, "bench", _bench, "timings, side by side in one process")
-    bench.add_argument("what", choices=["step", "ops"])
+    bench.add_argument("what", choices=["step", "ops", "collate"])
     bench.add_argument("suite", nargs="?", help="step: the suite (default: quick)")
     _overrides(bench)
     bench.epilog = (
-        f"key=value: of the suite ({OVERRIDES_HELP}), or, for ops, of the grid, such as widths=[64,128]"
+        f"key=value: of the suite ({OVERRIDES_HELP}); for ops of the grid, such as widths=[64,128]; for "
+        "collate protocols, variants and seeds of the synthetic records"
     )
     bench.add_argument("--steps", type=int, default=40, help="measured rounds (default: 40)")
     bench.add_argument("--out", type=Path, metavar="FILE.json", help="also write JSON here")
@@ -177,7 +178,9 @@ def _add_running(verbs: Verbs[Parser]) -> None:
 
 
 def _add_reading(verbs: Verbs[Parser]) -> None:
-    board = _verb(verbs, "leaderboard", _leaderboard, "records to Markdown, CSV, JSON and figures")
+    board = _verb(
+        verbs, "leaderboard", _leaderboard, "records to a page, Markdown, LaTeX, CSV, JSON and figures"
+    )
     board.add_argument("records_dir", type=Path)
     board.add_argument("--suite", help="only this suite's records")
     board.add_argument("--out", type=Path, help="where to write (default: RECORDS_DIR/leaderboard)")
@@ -281,13 +284,15 @@ def _reproduce(options: argparse.Namespace) -> int:
 
 
 def _bench(options: argparse.Namespace) -> int:
-    from mhc_bench.suite.bench import Output, bench_ops, bench_step
+    from mhc_bench.suite.bench import Output, bench_collate, bench_ops, bench_step
 
     output = Output(options.json, options.out, options.figure)
     if options.what == "step":
         return bench_step(options.suite or "quick", options.overrides, options.steps, output)
     if options.suite is not None:
-        raise UsageError(f"bench ops takes no suite: found {options.suite!r}")
+        raise UsageError(f"bench {options.what} takes no suite: found {options.suite!r}")
+    if options.what == "collate":
+        return bench_collate(options.overrides, output)
     return bench_ops(options.overrides, options.steps, output)
 
 

@@ -1,4 +1,4 @@
-"""How long it takes from many records to tables: synthetic records on disk, read and collated as published ones."""
+"""From many records to tables: synthetic records on disk, read and collated as published ones are."""
 
 from __future__ import annotations
 
@@ -82,10 +82,8 @@ class CollationReport:
 
     def to_text(self) -> str:
         """A few lines for a terminal."""
-        lines = [
-            f"{self.grid.records:,} records, {self.bytes / 2**20:,.0f} MiB: to tables in {self.seconds:.1f} s, "
-            f"{self.rate:,.0f} records/s"
-        ]
+        size = f"{self.grid.records:,} records, {self.bytes / 2**20:,.0f} MiB"
+        lines = [f"{size}: to tables in {self.seconds:.1f} s, {self.rate:,.0f} records/s"]
         for each in self.phases:
             lines.append(
                 f"  {each.name:<10} {each.seconds:7.2f} s  ({each.cpu_seconds:.2f} s of this process)"

@@ -2,6 +2,7 @@ r"""Tables as LaTeX, to be \input into a paper. All text is escaped: it comes fr
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Sequence
 from dataclasses import replace
@@ -29,6 +30,7 @@ HEAD = """% Made by mhc-bench leaderboard from the records alone; \\input it int
 """
 
 
+@functools.lru_cache(maxsize=2**14)
 def escape(text: str) -> str:
     """`text` on one line, with nothing in it that LaTeX would read as a command; ASCII and ± alone."""
     flat = " ".join(text.split())

@@ -18,7 +18,7 @@ from mhc_bench.evidence.markdown import render
 from mhc_bench.evidence.page import html_page
 from mhc_bench.evidence.paper import findings
 from mhc_bench.evidence.reproduction import read_reproductions
-from mhc_bench.evidence.store import read_with_items
+from mhc_bench.evidence.store import read_with_items, without_collections
 from mhc_bench.files import write_text
 
 NOTHING: Mapping[str, str] = MappingProxyType({})
@@ -61,12 +61,13 @@ def build_leaderboard(
 
 def data_files(board: Board) -> dict[str, str]:
     """File name -> content of everything but figures and the static page."""
-    return {
-        "leaderboard.md": page(board),
-        "leaderboard.csv": to_csv(board),
-        "leaderboard.json": to_json(board),
-        "leaderboard.tex": to_latex(board),
-    }
+    with without_collections():
+        return {
+            "leaderboard.md": page(board),
+            "leaderboard.csv": to_csv(board),
+            "leaderboard.json": to_json(board),
+            "leaderboard.tex": to_latex(board),
+        }
 
 
 def page(board: Board) -> str:

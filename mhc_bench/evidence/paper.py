@@ -66,13 +66,7 @@ def _loss(words: Words, weights: Mapping[str, float], rule: str = "") -> Claim:
 
 
 def _logarithms(arm: Arm, weights: Mapping[str, float], quantity: Quantity) -> Estimate | None:
-    logged = Quantity(
-        f"log10 {quantity.key}",
-        quantity.title,
-        quantity.unit,
-        lambda run: _log10(quantity.of(run)),
-        decimals=4,
-    )
+    logged = replace(quantity, key=f"log10 {quantity.key}", of=lambda run: _log10(quantity.of(run)))
     return combined(arm, weights, logged)
 
 
