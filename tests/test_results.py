@@ -12,6 +12,7 @@ import pytest
 from mhc_bench import cli
 from mhc_bench.config import load_suite, run_configs
 from mhc_bench.evidence import read_records
+from mhc_bench.evidence.store import record_paths
 
 ROOT = Path(__file__).parent.parent
 RECORDS = ROOT / "results" / "records"
@@ -54,9 +55,8 @@ def test_every_link_of_a_published_page_leads_to_a_file(suite: str) -> None:
     place = ROOT / "results" / suite
     text = (place / "leaderboard.html").read_text(encoding="utf-8")
     links = {link for link in re.findall(r'href="([^"#]+)"', text) if not link.startswith("data:")}
-    assert len(links) == len(
-        {path for folder in published_folders(suite) for path in folder.rglob("seed?*.json")}
-    )
+    records = {path for folder in published_folders(suite) for path in record_paths(folder)}
+    assert len(links) == len(records)
     assert all((place / link).is_file() for link in links)
 
 
