@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
+import bisect
 from dataclasses import dataclass
-
-import numpy as np
 
 from mhc_bench.evidence.collate import Arm, Row
 from mhc_bench.evidence.record import LOSS, Record
@@ -103,20 +102,25 @@ def loss_at(run: Record, share: float) -> float | None:
     """Training loss after this share (0 to 1] of the planned steps: mean over the 5 % of a run before it.
 
     A point of the curve is the mean of the steps since the one before. None where the run ended earlier, or
-    had a loss that was not finite.
+    had a loss there that was not finite.
     """
     curve, planned = run.curve(LOSS), _planned_steps(run)
-    if curve is None or not curve.steps or planned is None or None in curve.values:
+    if curve is None or not curve.steps or planned is None:
         return None
     end = share * planned
     if end > curve.steps[-1]:
         return None
     start = max(0.0, end - max(1, round(planned * WINDOW)))
-    steps = np.array([0, *curve.steps], dtype=np.float64)
-    means = np.array([value for value in curve.values if value is not None])
-    total = np.concatenate([[0.0], np.cumsum(means * np.diff(steps))])
-    before, after = np.interp([start, end], steps, total)
-    return float((after - before) / (end - start))
+    total, first = 0.0, bisect.bisect_right(curve.steps, start)
+    for place in range(first, len(curve.steps)):
+        since = curve.steps[place - 1] if place else 0
+        value = curve.values[place]
+        if since >= end:
+            break
+        if value is None:
+            return None
+        total += value * (min(end, curve.steps[place]) - max(start, since))
+    return total / (end - start)
 
 
 def _planned_steps(run: Record) -> int | None:

@@ -124,7 +124,7 @@ class Arm:
         return replace(self, rows=tuple(rows), reference=variant)
 
     def cell(self, row: Row, quantity: Quantity) -> Cell:
-        """A quantity of one variant over its seeds. Tables share it: it is computed once."""
+        """A quantity of one variant over its seeds; computed once, by variant and the quantity's key."""
         place = row.variant, quantity.key
         if place not in self._cells:
             self._cells[place] = self._cell(row, quantity)

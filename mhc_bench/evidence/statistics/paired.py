@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal
 
-import numpy as np
 from scipy import special
 
 from mhc_bench.evidence.statistics.power import ALPHA, Detectable, detectable_difference, seeds_needed
@@ -69,10 +68,12 @@ def spread(values: Mapping[int, float]) -> Spread:
         ValueError: for a value that is not finite.
     """
     sample = _finite_sample(values)
-    if sample.size == 0:
+    n = len(sample)
+    if n == 0:
         return Spread(0, None, None)
-    sd = float(sample.std(ddof=1)) if sample.size > 1 else None
-    return Spread(int(sample.size), float(sample.mean()), sd)
+    mean = math.fsum(sample) / n
+    squares = math.fsum((value - mean) ** 2 for value in sample)
+    return Spread(n, mean, math.sqrt(squares / (n - 1)) if n > 1 else None)
 
 
 def paired_difference(
@@ -145,8 +146,8 @@ def _verdict(sample: Spread, interval: tuple[float, float] | None, higher_is_bet
     return "better" if (low > 0) == higher_is_better else "worse"
 
 
-def _finite_sample(values: Mapping[int, float]) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
-    sample = np.array([values[seed] for seed in sorted(values)], dtype=np.float64)
-    if not np.isfinite(sample).all():
+def _finite_sample(values: Mapping[int, float]) -> list[float]:
+    sample = [values[seed] for seed in sorted(values)]
+    if not all(map(math.isfinite, sample)):
         raise ValueError(f"values must be finite, got {values}")
     return sample
