@@ -33,7 +33,7 @@ from mhc_bench.evidence.leaderboard import (
 )
 from mhc_bench.evidence.markdown import escape
 
-DATA_FILES = ["leaderboard.csv", "leaderboard.json", "leaderboard.md"]
+DATA_FILES = [f"leaderboard.{suffix}" for suffix in ("csv", "html", "json", "md", "tex")]
 
 
 def metrics(board_json: str) -> dict[tuple[str, str, str], dict[str, object]]:
@@ -64,7 +64,7 @@ def test_the_page_the_data_and_the_figures_are_written(built: Path) -> None:
 def test_the_same_records_give_the_same_bytes(built: Path, tmp_path: Path) -> None:
     # Written in another order, below another folder.
     write_all(list(reversed(suite_records())), tmp_path / "elsewhere" / "records")
-    again = build_leaderboard(tmp_path / "elsewhere", tmp_path / "out")
+    again = build_leaderboard(tmp_path / "elsewhere", tmp_path / "elsewhere" / "out")
     assert {path.name: path.read_bytes() for path in again} == {
         path.name: path.read_bytes() for path in built.iterdir()
     }
