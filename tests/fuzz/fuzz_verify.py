@@ -59,7 +59,7 @@ VALUES = [None, True, "", "=1", "<b>", "../x", "seed1", [], {}, *NUMBERS]
 
 
 def place(content: Any, draw: random.Random) -> tuple[Any, Any]:
-    """A container and a key in it, by a walk from the root: a field counts as much as a curve's thousand points."""
+    """A container and a key in it, by a walk from the root: long lists weigh no more than fields."""
     while True:
         key = draw.choice(list(content) if isinstance(content, dict) else range(len(content)))
         inner = content[key]
