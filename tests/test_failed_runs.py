@@ -182,6 +182,30 @@ def test_a_correction_names_what_it_replaces_and_why_and_is_made_once(
     assert report.problems == ()
 
 
+def test_a_result_follows_a_failed_attempt_that_was_made_elsewhere_without_a_reason(
+    attempted: tuple[RunConfig, Path], published: Path, tmp_path: Path
+) -> None:
+    run, folder = changed(attempted, tmp_path / "other")
+    published.with_name("seed0-3.json").unlink()
+    Publication(tmp_path, "not needed here").add(folder, run)
+    record = read_record(published.with_name("seed0-3.json"))
+    assert (record.status, record.note, record.correction) == ("complete", "made again", None)
+    assert verify([published.parents[1]]).problems == ()
+
+
+def test_a_chain_that_went_on_elsewhere_is_not_forked(
+    attempted: tuple[RunConfig, Path], published: Path, tmp_path: Path
+) -> None:
+    run, other = changed(attempted, tmp_path / "other")
+    published.with_name("seed0-3.json").unlink()
+    Publication(tmp_path).add(other, run)
+    with pytest.raises(RunError, match="records are immutable"):
+        Publication(tmp_path).add(attempted[1], run)
+    Publication(tmp_path, "the first machine's").add(attempted[1], run)
+    assert verify([published.parents[1]]).problems == ()
+    assert len(list(published.parent.glob("*.json"))) == 4
+
+
 def test_a_failed_attempt_elsewhere_leaves_a_published_result_alone(
     attempted: tuple[RunConfig, Path], published: Path, tmp_path: Path
 ) -> None:

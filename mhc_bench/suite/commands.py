@@ -175,9 +175,9 @@ def _collate(suite: SuiteConfig, root: Path, publication: Publication | None, co
     """The leaderboard of all recorded runs of the suite, and their published copies where asked for."""
     runs = {run_folder(root, each): each for each in run_configs(suite)}
     recorded = [folder for folder in runs if editions(folder)]
-    for folder in recorded if publication else ():
-        assert publication is not None
-        publication.add(folder, runs[folder])
+    if publication is not None:
+        for folder in recorded:
+            publication.add(folder, runs[folder])
     if any(read_state(folder).finished for folder in runs):
         out = leaderboard_folder(root, suite)
         with _shared_files(suite, root):

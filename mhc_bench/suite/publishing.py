@@ -10,6 +10,7 @@ from mhc_bench.config import RunConfig, run_folder
 from mhc_bench.errors import RunError, UsageError
 from mhc_bench.evidence import Record, read_record, write_record
 from mhc_bench.evidence.items import ITEMS_FILE, items_path
+from mhc_bench.evidence.record import RESULTS
 from mhc_bench.evidence.store import attempts
 from mhc_bench.files import copy_file
 from mhc_bench.suite.failures import scrubbed
@@ -30,26 +31,29 @@ class Publication:
             RunError: another record is published for this run, and no reason was given to replace it.
         """
         first = run_folder(self.records, run).with_suffix(".json")
-        own, there = editions(folder), published(first)
+        there = published(first)
         digests = [read_record(path).digest for path in there]
-        new = [path for path in own if read_record(path).digest not in digests]
+        new = [path for path in editions(folder) if read_record(path).digest not in digests]
         if not new:
             return
-        if len(new) < len(own) or not there:
+        if read_record(new[0]).supersedes == (digests[-1] if digests else None):
             for number, path in enumerate(new, start=len(there) + 1):
                 _copy(path, edition(first, number))
         # a published result stays what it is when an attempt elsewhere fails
         elif new[-1].name == RECORD_FILE and not _same_result(read_record(new[-1]), read_record(there[-1])):
-            self._correct(new[-1], there, edition(first, len(there) + 1))
+            self._replace(there[-1], new[-1], edition(first, len(there) + 1))
 
-    def _correct(self, path: Path, there: list[Path], target: Path) -> None:
-        if self.correction is None:
+    def _replace(self, old: Path, path: Path, target: Path) -> None:
+        """Publish a result over a failed attempt made elsewhere or, with a reason, over a result."""
+        replaced = read_record(old)
+        why = scrubbed(self.correction) if self.correction and replaced.status in RESULTS else None
+        if why is None and replaced.status in RESULTS:
             raise RunError(
-                f"{there[-1]} holds another record, and records are immutable: publish to another folder, or "
+                f"{old} holds another record, and records are immutable: publish to another folder, or "
                 "say why this one replaces it (--correction WHY)"
             )
-        changes = {"supersedes": read_record(there[-1]).digest, "correction": scrubbed(self.correction)}
         _copy_items(path, target)
+        changes = {"supersedes": replaced.digest, "correction": why}
         write_record(read_record(path).model_copy(update=changes), target)
 
 

@@ -54,13 +54,18 @@ def tables() -> None:
         page(load_board(FOLDER))
 
 
-VALUES = [None, True, 0, -1, 2**63 - 1, 0.5, -0.0, 1e308, 5e-324, "", "=1", "<b>", "../x", "seed1", [], {}]
+NUMBERS = [0, -1, 1, 2**63 - 1, 0.5, -0.0, 1e308, 5e-324]
+VALUES = [None, True, "", "=1", "<b>", "../x", "seed1", [], {}, *NUMBERS]
 
 
-def places(content: Any) -> list[tuple[Any, Any]]:
-    """Every container with every key in it."""
-    keys = content if isinstance(content, dict) else range(len(content)) if isinstance(content, list) else ()
-    return [place for key in keys for place in ((content, key), *places(content[key]))]
+def place(content: Any, draw: random.Random) -> tuple[Any, Any]:
+    """A container and a key in it, by a walk from the root: long lists weigh no more than fields."""
+    while True:
+        key = draw.choice(list(content) if isinstance(content, dict) else range(len(content)))
+        inner = content[key]
+        if not isinstance(inner, (dict, list)) or not inner or draw.random() < 0.1:
+            return content, key
+        content = inner
 
 
 def mutate(data: bytes, longest: int, seed: int) -> bytes:
@@ -68,20 +73,18 @@ def mutate(data: bytes, longest: int, seed: int) -> bytes:
     draw = random.Random(seed)
     try:
         content = json.loads(data[1:])
-        assert isinstance(content, dict) and draw.random() < 0.8
-    except (ValueError, AssertionError, RecursionError):
+    except (ValueError, RecursionError):
+        content = None
+    if not isinstance(content, dict) or not content or draw.random() < 0.1:
         return bytes(atheris.Mutate(data, longest))
-    for _ in range(draw.randint(1, 3)):
-        container, key = draw.choice(places(content) or [(content, "")])
-        other, other_key = draw.choice(places(content) or [(content, "")])
-        value = draw.choice([*VALUES, other.get(other_key) if isinstance(other, dict) else other[other_key]])
-        if isinstance(container, dict) and draw.random() < 0.1:
-            container.pop(key, None)
+    for _ in range(draw.randint(1, 2)):
+        container, key = place(content, draw)
+        number = isinstance(container[key], (int, float)) and draw.random() < 0.8
+        if isinstance(container, dict) and len(container) > 1 and draw.random() < 0.05:
+            del container[key]
         else:
-            container[key] = value
-    with contextlib.suppress(ValueError, RecursionError):
-        return (data[:1] + canonical(content).encode())[:longest]
-    return data
+            container[key] = draw.choice(NUMBERS if number else VALUES)
+    return (data[:1] + canonical(content).encode())[:longest]
 
 
 def seed_corpus(folder: Path) -> None:
