@@ -3,9 +3,17 @@
 from __future__ import annotations
 
 import math
-from typing import Annotated
+from typing import Annotated, Any
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, JsonValue
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    JsonValue,
+    SerializerFunctionWrapHandler,
+    model_serializer,
+)
 
 Count = Annotated[int, Field(ge=0, le=2**63 - 1)]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._:+-]*$", max_length=120)]
@@ -138,3 +146,9 @@ class Tuning(Part):
     """The suite whose records show that search."""
     trials: Annotated[tuple[Trial, ...], Field(max_length=10_000)] = ()
     """Tuned track: every trial of this variant."""
+
+    @model_serializer(mode="wrap")
+    def _as_before(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        # the field came later: records of the fixed track keep the bytes that they had without it
+        content: dict[str, Any] = handler(self)
+        return content if self.trials else {name: content[name] for name in content if name != "trials"}
