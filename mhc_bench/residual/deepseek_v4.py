@@ -66,7 +66,7 @@ def load_deepseek_v4(connections: Connections, state: Mapping[str, Tensor], pref
         own, n = dict(connection.named_parameters()), connection.streams
         for theirs, ours in KINDS.items():
             sizes = [own[f"{ours}_{part}"].shape[0] for part in PARTS]
-            pieces = state[f"{_site(prefix, index)}.{theirs}"].split(sizes)
+            pieces = torch.split(state[f"{_site(prefix, index)}.{theirs}"], sizes)
             for part, piece in zip(PARTS, pieces, strict=True):
                 own[f"{ours}_{part}"].copy_(_transposed(piece, part, ours, n))
     last = dict(connections[-1].named_parameters())
