@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 from tampering import Content, each, put
-from tiny_runs import BACKBONE, write_corpus
+from tiny_runs import BACKBONE, tiny_run, write_corpus
 
 from mhc_bench import cli
 from mhc_bench.config import (
@@ -412,3 +412,11 @@ def test_quick_tuned_compares_what_quick_compares_with_the_rate_of_quick_among_t
     assert own.search is not None and quick.optimizer.learning_rate in own.search.learning_rates
     assert protocol_id(dataclasses.replace(own, search=None)) == protocol_id(quick)
     assert "quick-tuned" in part_names("suites")
+
+
+def test_too_little_text_for_a_selection_split_is_refused_before_training(tmp_path: Path) -> None:
+    run = tiny_run(write_corpus(tmp_path / "corpus"), data__validation_split="selection")
+    run.data.validation_tokens = 10**6
+    with pytest.raises(UsageError, match=r"data\.validation_split is selection"):
+        fit(run, tmp_path / "run", quiet=True)
+    assert not (tmp_path / "run").exists()

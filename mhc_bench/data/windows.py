@@ -43,7 +43,7 @@ def validation_starts(tokens: int, length: int, wanted: int, split: str) -> npt.
     windows = count_windows(tokens, length, "validation")
     rows = max(1, min(windows, wanted // (length - 1)))
     first = 0 if split == "validation" else windows - rows
-    if 0 < windows < 2 * rows and split != "validation":
+    if split == "selection" and windows < 2 * rows:
         raise UsageError(
             f"data.validation_split is {split}: {windows} rows are held out, expected {2 * rows}, twice "
             "what is validated on; lower data.validation_tokens or hold out more"

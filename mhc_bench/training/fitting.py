@@ -118,6 +118,8 @@ def prepare(config: RunConfig, source: TokenSource, run_dir: Path, quiet: bool) 
     for logger in config.logging.loggers:
         logger_arguments(logger, run_dir)
     source.train_row(config.seed, 0, config.training.sequence_length + 1)
+    if config.data.validation_split == "selection":
+        source.validation_rows(config.training.sequence_length + 1)
     save_run_config(config, run_dir)
     return settle(config, model, run_dir, quiet)
 
