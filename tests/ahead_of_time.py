@@ -63,8 +63,12 @@ class Recorder:
 
 def worse(one: Resources, other: Resources) -> Resources:
     """The larger of each number; whether both load in vectors."""
-    pairs = list(zip(one, other, strict=True))
-    return Resources(*(max(pair) for pair in pairs[:3]), all(pairs[3]))
+    return Resources(
+        max(one.registers, other.registers),
+        max(one.spilled, other.spilled),
+        max(one.shared, other.shared),
+        one.vector_loads and other.vector_loads,
+    )
 
 
 def described(value: Tensor | int | float) -> str:
