@@ -82,7 +82,7 @@ def resources(compiled: Any) -> Resources:
     with tempfile.TemporaryDirectory() as folder:
         text = Path(folder) / "kernel.ptx"
         text.write_text(compiled.asm["ptx"])
-        command = [PTXAS, "-v", "--gpu-name=sm_90a", text, "-o", Path(folder) / "kernel.cubin"]
+        command = [str(PTXAS), "-v", "--gpu-name=sm_90a", str(text), "-o", str(Path(folder) / "kernel.cubin")]
         said = subprocess.run(command, capture_output=True, text=True, check=True).stderr
     stores, loads = re.search(r"(\d+) bytes spill stores, (\d+) bytes spill loads", said).groups()  # type: ignore[union-attr]
     registers = re.search(r"Used (\d+) registers", said).group(1)  # type: ignore[union-attr]
