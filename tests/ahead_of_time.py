@@ -63,8 +63,12 @@ class Recorder:
 
 def worse(one: Resources, other: Resources) -> Resources:
     """The larger of each number; whether both load in vectors."""
-    pairs = list(zip(one, other, strict=True))
-    return Resources(*(max(pair) for pair in pairs[:3]), all(pairs[3]))
+    return Resources(
+        max(one.registers, other.registers),
+        max(one.spilled, other.spilled),
+        max(one.shared, other.shared),
+        one.vector_loads and other.vector_loads,
+    )
 
 
 def described(value: Tensor | int | float) -> str:
@@ -78,7 +82,7 @@ def resources(compiled: Any) -> Resources:
     with tempfile.TemporaryDirectory() as folder:
         text = Path(folder) / "kernel.ptx"
         text.write_text(compiled.asm["ptx"])
-        command = [PTXAS, "-v", "--gpu-name=sm_90a", text, "-o", Path(folder) / "kernel.cubin"]
+        command = [str(PTXAS), "-v", "--gpu-name=sm_90a", str(text), "-o", str(Path(folder) / "kernel.cubin")]
         said = subprocess.run(command, capture_output=True, text=True, check=True).stderr
     stores, loads = re.search(r"(\d+) bytes spill stores, (\d+) bytes spill loads", said).groups()  # type: ignore[union-attr]
     registers = re.search(r"Used (\d+) registers", said).group(1)  # type: ignore[union-attr]

@@ -22,7 +22,7 @@ def test_values_and_gradients_equal_the_peers(name: str) -> None:
 
 
 def results(name: str, n: int) -> list[tuple[torch.Tensor, torch.Tensor]]:
-    """Ours and the peer's. Its norm has a gain and hardly an epsilon: ours has the gain in its weights."""
+    """Ours and the peer's, whose norm has a gain and no epsilon to speak of: it goes into our weights."""
     ours = connection("hc", streams=n, epsilon=1e-30)
     ours.use_operations(operations_named(name))
     if name not in ("reference", "eager"):

@@ -77,6 +77,10 @@ def test_four_streams_in_bf16_spill_nothing_at_the_papers_widths(width: int, tmp
     checked(compiled(4, width, torch.bfloat16, 16384), tmp_path)
 
 
+def test_hcs_four_streams_in_bf16_spill_nothing(tmp_path: Path) -> None:
+    checked(compiled(4, 2560, torch.bfloat16, 16384, hc=True), tmp_path)
+
+
 @pytest.mark.grid
 @pytest.mark.parametrize("n", [1, 2, 3, 4, 5, 6, 7, 8])
 @pytest.mark.parametrize("hc", [False, True], ids=["mhc", "hc"])
