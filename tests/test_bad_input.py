@@ -175,7 +175,7 @@ LOOKED_INTO: list[tuple[str, list[str], str]] = [
         ["run", "smoke", "logging.loggers=[{class_path: NeptuneLogger}]"],
         "not installed",
     ),
-    ("no GPU", ["run", "smoke", "hardware=gpu", "hardware.devices=64"], "GPU"),
+    ("no GPU", ["run", "smoke", "hardware=fsdp-8gpu"], "GPU"),
     ("too small a vocabulary", [*SHARDS, "vocabulary=10", "source={few}", "path={nothing}"], "vocabulary"),
     ("a shard of no tokens", [*SHARDS, "source={few}", "path={nothing}", "--shard-tokens", "-1"], "shard"),
     ("no process", [*SHARDS, "source={few}", "path={nothing}", "--processes", "0"], "process"),
