@@ -171,14 +171,9 @@ class Tuning(Part):
     """What was spent on choosing free values before the runs: the protocol's, or in the tuned track this
     variant's own; null where nobody counted."""
 
+    later = frozenset({"trials"})
     runs: Count | None
     suite: Arm = ""
     """The suite whose records show that search."""
     trials: Annotated[tuple[Trial, ...], Field(max_length=10_000)] = ()
     """Tuned track: every trial of this variant."""
-
-    @model_serializer(mode="wrap")
-    def _as_before(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        # the field came later: records of the fixed track keep the bytes that they had without it
-        content: dict[str, Any] = handler(self)
-        return content if self.trials else {name: content[name] for name in content if name != "trials"}

@@ -11,7 +11,7 @@ import operator
 from pathlib import Path
 from typing import Any, Literal, Self
 
-from pydantic import Field, PrivateAttr, SerializerFunctionWrapHandler, model_serializer, model_validator
+from pydantic import Field, PrivateAttr, model_validator
 
 from mhc_bench.evidence.depth import Depth
 from mhc_bench.evidence.parts import (
@@ -190,16 +190,11 @@ class Probe(Part):
 class Mechanism(Part):
     """The health of the residual connection: summaries of all probes, curves of those that are drawn."""
 
+    later = frozenset({"depth"})
     probes: dict[Quantity, Probe]
     curves: dict[Quantity, Curve]
     depth: Depth | None = None
     """Absent from records of earlier versions of the program, and where a sublayer has no H_res."""
-
-    @model_serializer(mode="wrap")
-    def _as_published(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        # records that were published without the field keep their bytes
-        content: dict[str, Any] = handler(self)
-        return content if self.depth else {name: content[name] for name in content if name != "depth"}
 
 
 class StepTime(Part):
