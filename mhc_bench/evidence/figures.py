@@ -23,8 +23,10 @@ from mhc_bench.files import atomic_path
 
 OWN_STYLE = {"baseline": ("#222222", "-"), "hc": ("#D55E00", "--"), "mhc": ("#0072B2", "-.")}
 """Colours that colour-blind readers can tell apart (Okabe and Ito), and a dash pattern as a second sign."""
-OTHER_COLOURS = ("#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#8C6D1F")
+OTHER_COLOURS = ("#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#8C6D1F", "#7B3294", "#B2182B", "#5AAE61")
 OTHER_DASHES: tuple[tuple[int, tuple[int, ...]], ...] = ((0, (5, 1)), (0, (3, 1, 1, 1)), (0, (1, 1)))
+MOST_ABOVE = 10
+"""Variants whose names fit above a figure; more stand beside it, and the figure is higher."""
 SETTINGS: Any = {
     "svg.hashsalt": "mhc-bench",
     "svg.fonttype": "none",
@@ -147,8 +149,9 @@ def _bytes(figure: Figure, suffix: str) -> bytes:
 def draw(board: Board, plan: FigurePlan) -> Figure:
     """A figure: one column per arm, one row per panel of the plan."""
     columns, rows = len(board.arms), len(plan.panels)
-    width = 6.4 if columns == 1 else 3.4 * columns + 0.4
-    figure = Figure(figsize=(width, 2.9 * rows + 0.5), layout="constrained")
+    crowded = len(board.variants) > MOST_ABOVE
+    width = (6.4 if columns == 1 else 3.4 * columns + 0.4) + (2.4 if crowded else 0)
+    figure = Figure(figsize=(width, (4.6 if crowded else 2.9) * rows + 0.5), layout="constrained")
     FigureCanvasAgg(figure)
     grid = figure.subplots(rows, columns, squeeze=False, sharey="row", sharex="col")
     look = styles(board.variants)
@@ -163,7 +166,8 @@ def draw(board: Board, plan: FigurePlan) -> Figure:
     for panel, axes in zip(plan.panels, grid[:, 0], strict=True):
         if (frame := _frame(board, panel)) is not None:
             axes.set_ylim(*frame)  # shared by the row
-    figure.legend(handles=_legend(board, look), loc="outside upper center", ncols=5, frameon=False)
+    place, names = ("outside right upper", 1) if crowded else ("outside upper center", 5)
+    figure.legend(handles=_legend(board, look), loc=place, ncols=names, frameon=False)
     return figure
 
 
