@@ -18,6 +18,7 @@ WORKING = [
     "train",
     "eval",
     "leaderboard",
+    "compare",
     "list",
     "describe",
     "plan",
