@@ -40,11 +40,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise
         print(f"mhc-bench: {error}", file=sys.stderr)
         return error.exit_code
+    except BrokenPipeError:
+        return 0
+    except OSError as error:
+        if debug or error.errno is None:
+            raise
+        place = f": {error.filename}" if error.filename else ""
+        print(f"mhc-bench: {error.strerror}{place}", file=sys.stderr)
+        return 1
     except KeyboardInterrupt:
         print("mhc-bench: interrupted; the same command goes on where it stopped", file=sys.stderr)
         return 1
-    except BrokenPipeError:
-        return 0
 
 
 def _parse(words: list[str]) -> argparse.Namespace:
@@ -74,7 +80,7 @@ def _parser() -> Parser:
     parser.add_argument("--version", action="store_true", help="print the version and exit")
     parser.set_defaults(call=_version)
     verbs = parser.add_subparsers(title="commands", metavar="COMMAND", parser_class=Parser)
-    for add in (_add_running, _add_reading):
+    for add in (_add_running, _add_reading, _add_authoring):
         add(verbs)
     return parser
 
@@ -122,6 +128,11 @@ def _add_running(verbs: Verbs[Parser]) -> None:
     _overrides(run)
     run.add_argument("--dry-run", action="store_true", help="print the plan and what is missing, do nothing")
     run.add_argument("--records", type=Path, help="also copy the records here, as they are published")
+    run.add_argument(
+        "--correction",
+        metavar="WHY",
+        help="with --records: a run that differs from its published record replaces it, for this reason",
+    )
     _runs(run)
     train = _verb(verbs, "train", _train, "one training run, such as: train quick variant=mhc seed=0")
     train.add_argument("suite")
@@ -131,9 +142,12 @@ def _add_running(verbs: Verbs[Parser]) -> None:
     evaluate.add_argument("run_dir", type=Path)
     _overrides(evaluate)
     export = _verb(
-        verbs, "export", _export, "a transformers checkpoint with a model card, from a finished run"
+        verbs,
+        "export",
+        _export,
+        "a run as a transformers checkpoint with a model card, or records as a Hugging Face dataset",
     )
-    export.add_argument("run_dir", type=Path)
+    export.add_argument("source", type=Path, metavar="RUN_DIR|RECORDS_DIR")
     export.add_argument("out", type=Path)
     again = _verb(verbs, "reproduce", _reproduce, "run a record again and say how close it came")
     again.add_argument("record", type=Path, metavar="RECORD.json")
@@ -141,12 +155,19 @@ def _add_running(verbs: Verbs[Parser]) -> None:
         "--out", type=Path, default=Path("reproduction"), help="a new folder (default: reproduction)"
     )
     again.add_argument("--by", default="", help="who reproduces it, for those who read the result")
+    again.add_argument(
+        "--repetition",
+        type=Path,
+        metavar="OTHER.json",
+        help="the record of a repetition that has been made already: compare, and run nothing",
+    )
     bench = _verb(verbs, "bench", _bench, "timings, side by side in one process")
-    bench.add_argument("what", choices=["step", "ops"])
+    bench.add_argument("what", choices=["step", "ops", "collate"])
     bench.add_argument("suite", nargs="?", help="step: the suite (default: quick)")
     _overrides(bench)
     bench.epilog = (
-        f"key=value: of the suite ({OVERRIDES_HELP}), or, for ops, of the grid, such as widths=[64,128]"
+        f"key=value: of the suite ({OVERRIDES_HELP}); for ops of the grid, such as widths=[64,128]; for "
+        "collate protocols, variants and seeds of the synthetic records"
     )
     bench.add_argument("--steps", type=int, default=40, help="measured rounds (default: 40)")
     bench.add_argument("--out", type=Path, metavar="FILE.json", help="also write JSON here")
@@ -157,11 +178,19 @@ def _add_running(verbs: Verbs[Parser]) -> None:
 
 
 def _add_reading(verbs: Verbs[Parser]) -> None:
-    board = _verb(verbs, "leaderboard", _leaderboard, "records to Markdown, CSV, JSON and figures")
+    board = _verb(
+        verbs, "leaderboard", _leaderboard, "records to a page, Markdown, LaTeX, CSV, JSON and figures"
+    )
     board.add_argument("records_dir", type=Path)
     board.add_argument("--suite", help="only this suite's records")
     board.add_argument("--out", type=Path, help="where to write (default: RECORDS_DIR/leaderboard)")
     board.add_argument("--into", type=Path, help="also put the head of the page into this Markdown file")
+    compare = _verb(verbs, "compare", _compare, "the paired analysis of two variants, in words and numbers")
+    compare.add_argument("records_dir", type=Path)
+    compare.add_argument("first", metavar="A", help="a variant")
+    compare.add_argument("second", metavar="B", help="the variant that A is compared with")
+    compare.add_argument("--suite", help="only this suite's records")
+    _json(compare)
     listing = _verb(verbs, "list", _list, "what there is")
     listing.add_argument("what", choices=LISTS)
     _runs(listing)
@@ -184,6 +213,26 @@ def _add_reading(verbs: Verbs[Parser]) -> None:
     _json(doctor)
 
 
+def _add_authoring(verbs: Verbs[Parser]) -> None:
+    new = _verb(verbs, "new-variant", _new_variant, "a module and a configuration to start a variant from")
+    new.add_argument("name", help="lower case with dashes, such as gated-skip")
+    new.add_argument(
+        "--package",
+        type=Path,
+        metavar="DIR",
+        help="a package of your own (default: here in a checkout, elsewhere a new package ./NAME)",
+    )
+    check = _verb(verbs, "check", _check, "what every residual connection must do, on one variant")
+    check.add_argument("variant", help="a variant's name, its .yaml file, or module:Class")
+    _overrides(check)
+    check.epilog = "key=value: options of the variant, such as streams=2"
+    check.add_argument(
+        "--backbone", default="llama", help="a model family (tiny), or one of: list models (default: llama)"
+    )
+    check.add_argument("--only", nargs="+", default=[], metavar="CHECK", help="these checks alone")
+    _json(check)
+
+
 def _version(options: argparse.Namespace) -> int:
     from mhc_bench import __version__
 
@@ -202,8 +251,10 @@ def _prepare(options: argparse.Namespace) -> int:
 
 def _run(options: argparse.Namespace) -> int:
     from mhc_bench.suite.commands import run
+    from mhc_bench.suite.publishing import publication
 
-    return run(options.suite, options.overrides, options.runs, options.dry_run, options.records)
+    target = publication(options.records, options.correction)
+    return run(options.suite, options.overrides, options.runs, options.dry_run, target)
 
 
 def _train(options: argparse.Namespace) -> int:
@@ -219,9 +270,9 @@ def _eval(options: argparse.Namespace) -> int:
 
 
 def _export(options: argparse.Namespace) -> int:
-    from mhc_bench.evaluation import export_run
+    from mhc_bench.suite.exporting import export
 
-    export_run(options.run_dir, options.out)
+    export(options.source, options.out)
     print(f"exported to {options.out}")
     return 0
 
@@ -229,17 +280,19 @@ def _export(options: argparse.Namespace) -> int:
 def _reproduce(options: argparse.Namespace) -> int:
     from mhc_bench.suite.reproduce import reproduce
 
-    return reproduce(options.record, options.out, options.by)
+    return reproduce(options.record, options.out, options.by, options.repetition)
 
 
 def _bench(options: argparse.Namespace) -> int:
-    from mhc_bench.suite.bench import Output, bench_ops, bench_step
+    from mhc_bench.suite.bench import Output, bench_collate, bench_ops, bench_step
 
     output = Output(options.json, options.out, options.figure)
     if options.what == "step":
         return bench_step(options.suite or "quick", options.overrides, options.steps, output)
     if options.suite is not None:
-        raise UsageError(f"bench ops takes no suite: found {options.suite!r}")
+        raise UsageError(f"bench {options.what} takes no suite: found {options.suite!r}")
+    if options.what == "collate":
+        return bench_collate(options.overrides, output)
     return bench_ops(options.overrides, options.steps, output)
 
 
@@ -247,6 +300,12 @@ def _leaderboard(options: argparse.Namespace) -> int:
     from mhc_bench.suite.commands import leaderboard
 
     return leaderboard(options.records_dir, options.suite, options.out, options.into)
+
+
+def _compare(options: argparse.Namespace) -> int:
+    from mhc_bench.suite.compare import show
+
+    return show(options.records_dir, options.first, options.second, options.suite, options.json)
 
 
 def _list(options: argparse.Namespace) -> int:
@@ -271,6 +330,18 @@ def _plan(options: argparse.Namespace) -> int:
     from mhc_bench.suite.commands import plan
 
     return plan(options.suite, options.overrides, options.runs, options.json)
+
+
+def _new_variant(options: argparse.Namespace) -> int:
+    from mhc_bench.suite.scaffold import new_variant
+
+    return new_variant(options.name, options.package)
+
+
+def _check(options: argparse.Namespace) -> int:
+    from mhc_bench.suite.check import show
+
+    return show(options.variant, options.overrides, options.backbone, options.only, options.json)
 
 
 def _doctor(options: argparse.Namespace) -> int:

@@ -6,9 +6,12 @@ import contextlib
 import gzip
 import json
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+
+from mhc_bench.errors import UsageError
 
 
 def default_cache() -> Path:
@@ -27,9 +30,56 @@ def atomic_path(path: Path) -> Iterator[Path]:
     try:
         yield temporary
         temporary.chmod(0o644)
+        _to_disk(temporary)
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _to_disk(path: Path) -> None:
+    """A name must not outlive a power cut that its content does not."""
+    with path.open("rb") as handle:
+        os.fsync(handle.fileno())
+
+
+def remove_unfinished(folder: Path, spared: str = "") -> None:
+    """Remove what killed processes left half-written anywhere below `folder`; the caller alone writes there.
+
+    Args:
+        spared: a file that some other process may be writing.
+    """
+    for path in [*folder.rglob(".*.tmp"), *folder.rglob(".*.old")]:
+        if spared and path.name.startswith(f".{spared}."):
+            continue
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)
+
+
+def copy_file(source: Path, path: Path) -> None:
+    """Copy a file's content, whole or not at all."""
+    with atomic_path(path) as temporary:
+        shutil.copyfile(source, temporary)
+
+
+@contextlib.contextmanager
+def atomic_folder(out: Path) -> Iterator[Path]:
+    """A temporary folder to fill; it becomes the new or empty folder `out` when the block ends well.
+
+    Raises:
+        UsageError: `out` is a file or a folder with something in it.
+    """
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise UsageError(f"{out} exists: expected a new or an empty folder")
+    out.parent.mkdir(parents=True, exist_ok=True)
+    staged = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
+    try:
+        yield staged
+        staged.chmod(0o755)
+        staged.replace(out)
+    finally:
+        shutil.rmtree(staged, ignore_errors=True)
 
 
 def write_text(path: Path, text: str) -> None:

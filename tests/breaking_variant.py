@@ -21,3 +21,10 @@ class Breaking(ResidualConnection):
 
     def collapse(self, stream: Tensor) -> Tensor:
         return stream
+
+
+class Exploding(Breaking):
+    """Is read without an error, and is not finite."""
+
+    def read(self, stream: Tensor) -> tuple[Tensor, Carry]:
+        return stream * float("inf"), None

@@ -37,3 +37,8 @@ def interpreted(work: Callable[[], Any]) -> Any:
     code, result = in_child(child, seconds=600.0)
     assert code == 0, "the child's traceback stands in the captured output"
     return result
+
+
+def wherever(name: str, work: Callable[[], Any]) -> Any:
+    """What `work` returns where the operations called `name` run: Triton's, on a CPU, interpreted alone."""
+    return interpreted(work) if name == "triton" else work()

@@ -1,82 +1,27 @@
-"""Tiny models of every family, shared by the tests of the model package."""
+"""The conformance kit's tiny models, shared by the tests of the model package."""
 
 from __future__ import annotations
 
-from typing import Any
+from mhc_bench.kit.backbones import (
+    DENSE,
+    FAMILIES,
+    OWN,
+    VOCABULARY,
+    backbone,
+    grafted,
+    stock,
+    token_ids,
+    tokenizer,
+)
 
-import torch
-from torch import Tensor
-from transformers import PreTrainedModel, PreTrainedTokenizerFast
-
-from mhc_bench.model import build_backbone, graft, materialise, supported_families
-
-FAMILIES = supported_families()
-VOCABULARY = 48
-
-DENSE: dict[str, Any] = {
-    "hidden_size": 32,
-    "num_hidden_layers": 3,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
-    "intermediate_size": 40,
-}
-OWN: dict[str, dict[str, Any]] = {
-    "mistral": {"sliding_window": 6},
-    "gemma2": {"sliding_window": 6, "query_pre_attn_scalar": 8},
-    "gemma3": {
-        "sliding_window": 6,
-        "layer_types": ["sliding_attention", "full_attention", "sliding_attention"],
-    },
-    "olmo3": {"sliding_window": 6},
-    "deepseek_v3": {
-        "num_key_value_heads": 4,
-        "q_lora_rank": None,
-        "kv_lora_rank": 16,
-        "qk_nope_head_dim": 8,
-        "qk_rope_head_dim": 4,
-        "v_head_dim": 8,
-        "first_k_dense_replace": 1,
-        "moe_intermediate_size": 16,
-        "n_routed_experts": 4,
-        "num_experts_per_tok": 2,
-        "n_shared_experts": 1,
-        "n_group": 2,
-        "topk_group": 1,
-    },
-}
-
-
-def backbone(family: str = "llama", device: str = "meta", **changes: Any) -> PreTrainedModel:
-    """A stock model without start weights, on the meta device unless said otherwise."""
-    options = DENSE | OWN.get(family, {}) | changes
-    ids = {"bos_id": 1, "eos_id": 1, "pad_id": 0}
-    return build_backbone(family, options, vocabulary=VOCABULARY, max_positions=64, device=device, **ids)
-
-
-def stock(family: str = "llama", seed: int = 0, **changes: Any) -> PreTrainedModel:
-    """A stock model with start weights that are large enough for logits to differ."""
-    model = backbone(family, **changes)
-    materialise(model, seed, rule="fan_in", scale=1.0)
-    return model.eval()
-
-
-def grafted(family: str = "llama", variant: str = "mhc", seed: int = 0, **options: Any) -> PreTrainedModel:
-    """A grafted model whose shared weights are those of `stock` with the same seed."""
-    model = graft(backbone(family), variant, **options)
-    materialise(model, seed, rule="fan_in", scale=1.0)
-    return model.eval()
-
-
-def token_ids(rows: int = 2, length: int = 11, seed: int = 0) -> Tensor:
-    """Token ids [rows, length] without special tokens."""
-    return torch.randint(2, VOCABULARY, (rows, length), generator=torch.Generator().manual_seed(seed))
-
-
-def tokenizer() -> PreTrainedTokenizerFast:
-    """A word-level tokenizer of VOCABULARY words: `<pad>`, `<eos>`, w2, w3, ..."""
-    from tokenizers import Tokenizer, models, pre_tokenizers
-
-    words = ["<pad>", "<eos>", *(f"w{index}" for index in range(2, VOCABULARY))]
-    inner = Tokenizer(models.WordLevel({word: index for index, word in enumerate(words)}, unk_token="<pad>"))
-    inner.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    return PreTrainedTokenizerFast(tokenizer_object=inner, pad_token="<pad>", eos_token="<eos>")
+__all__ = [
+    "DENSE",
+    "FAMILIES",
+    "OWN",
+    "VOCABULARY",
+    "backbone",
+    "grafted",
+    "stock",
+    "token_ids",
+    "tokenizer",
+]

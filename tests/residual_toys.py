@@ -1,49 +1,7 @@
-"""Small connections for the tests, every parameter away from its start value, and chains of them."""
+"""The conformance kit's small connections, for the tests of single variants."""
 
 from __future__ import annotations
 
-from typing import Any
+from mhc_bench.kit.toys import WIDTH, chain, connection, fixed_sublayer, hidden, run
 
-import torch
-from torch import Tensor
-
-from mhc_bench.residual import ResidualConnection, build
-
-WIDTH = 12
-
-
-def connection(name: str, *, index: int = 1, depth: int = 4, seed: int = 0, **options: Any) -> Any:
-    """A connection in float64 whose parameters are all random: start values plus noise of their own size."""
-    made = build(name, width=WIDTH, depth=depth, index=index, **options).double()
-    generator = torch.Generator().manual_seed(seed + 17 * index)
-    with torch.no_grad():
-        for parameter in made.parameters():
-            parameter += 0.6 * torch.randn(parameter.shape, generator=generator, dtype=parameter.dtype)
-    return made
-
-
-def chain(name: str, *, depth: int = 4, **options: Any) -> list[ResidualConnection]:
-    """The connections of a model of `depth` sublayers."""
-    return [connection(name, index=index, depth=depth, **options) for index in range(depth)]
-
-
-def fixed_sublayer(index: int, hidden: Tensor) -> Tensor:
-    """Some F: causal (each position sees the mean up to itself) and different for every sublayer."""
-    generator = torch.Generator().manual_seed(index)
-    matrix = torch.randn(hidden.shape[-1], hidden.shape[-1], generator=generator).to(hidden)
-    steps = torch.arange(1, hidden.shape[1] + 1).to(hidden).view(1, -1, 1)
-    return torch.tanh((hidden.cumsum(1) / steps) @ matrix)
-
-
-def run(connections: list[ResidualConnection], hidden: Tensor) -> Tensor:
-    """[B, T, C] through expand, every sublayer and collapse."""
-    stream = connections[0].expand(hidden)
-    for index, each in enumerate(connections):
-        read, carry = each.read(stream)
-        stream = each.write(stream, fixed_sublayer(index, read), carry)
-    return connections[-1].collapse(stream)
-
-
-def hidden(*, batch: int = 2, time: int = 5, seed: int = 0, dtype: torch.dtype = torch.float64) -> Tensor:
-    """A hidden state [B, T, C]."""
-    return torch.randn(batch, time, WIDTH, generator=torch.Generator().manual_seed(seed), dtype=dtype)
+__all__ = ["WIDTH", "chain", "connection", "fixed_sublayer", "hidden", "run"]

@@ -16,8 +16,9 @@ PACKAGE = Path(mhc_bench.__file__).parent
 LEAVES = {"errors", "files", "resources", "stopping"}
 SETTINGS = {"config", "provenance"}
 MAY_IMPORT = {
+    "kit": {"training", "model", "residual", "ops"},
     "cli": {"suite", "evaluation", "config"},
-    "suite": {"training", "evaluation", "evidence", "bench", "model", "residual", "data"} | SETTINGS,
+    "suite": {"training", "evaluation", "evidence", "bench", "kit", "model", "residual", "data"} | SETTINGS,
     "training": {"model", "data", "residual"} | SETTINGS,
     "evaluation": {"model", "data"} | SETTINGS,
     "bench": {"training", "model", "data", "residual", "ops", "evidence"} | SETTINGS,

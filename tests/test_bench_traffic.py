@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+from unittest import mock
+
 import pytest
+import torch
 
 from mhc_bench.bench.traffic import (
     DIRECTIONS,
@@ -11,6 +15,7 @@ from mhc_bench.bench.traffic import (
     Pass,
     Traffic,
     kept_units,
+    kernel_traffic,
     operation_traffic,
     plain_traffic,
     sublayer_traffic,
@@ -50,6 +55,48 @@ def test_at_four_streams_a_site_of_separate_kernels_moves_49() -> None:
 def test_one_backward_pass_for_the_streams_gradient_moves_23_instead_of_31() -> None:
     assert sublayer_traffic(4, "backward", "fused").units == 31
     assert sublayer_traffic(4, "backward", "joined").units == 10 + 13
+
+
+@pytest.mark.parametrize("n", [1, 2, 3, 4])
+@pytest.mark.parametrize("hc", [False, True], ids=["mhc", "hc"])
+def test_the_triton_kernels_take_the_streams_that_the_model_counts(n: int, hc: bool) -> None:
+    """Streams and hidden states among all launches' operands, on the meta device: nothing is computed."""
+    forward, backward = layer_units(n, hc)
+    assert forward == kernel_traffic(n, "forward").units
+    assert backward == kernel_traffic(n, "backward").units
+    if n == 4:
+        # a write with the next read, 24 backward; a read by itself has 18 and a write 14
+        assert (forward, backward) == (32, 24 + 18 + 14)
+
+
+def layer_units(n: int, hc: bool) -> tuple[int, int]:
+    """Of a read, a write with the next read, and a write; forward and backward."""
+    from mhc_bench.ops.kernels import operators, reads, writes
+
+    tokens, width, counted = 48, 640, [0, 0]
+
+    def make(*shape: int) -> torch.Tensor:
+        return torch.empty(*shape, device="meta")
+
+    def launch(kernel: Any, grid: object, arguments: tuple[Any, ...], **_: object) -> None:
+        shapes = [each.shape for each in arguments if isinstance(each, torch.Tensor)]
+        units = sum(s[1:-1].numel() for s in shapes if s[0] == tokens and s[-1] == width)
+        counted["backward" in kernel.__name__ or "gradient" in kernel.__name__] += units
+
+    run = {name: each._init_fn for name, each in vars(operators).items() if hasattr(each, "_init_fn")}
+    stream, update = make(tokens, n, width), make(tokens, width)
+    weight = make(2 + n, width) if hc else make(n * (2 + n), n * width)
+    projection = weight, make(2 + n, n), make(2 if hc else 3)
+    with mock.patch.object(reads, "launch", launch), mock.patch.object(writes, "launch", launch):
+        pre, post, res, *kept = run["coefficients"](stream, *projection, 20, 1e-6, hc)
+        run["aggregate"](stream, pre)
+        run["write_read"](stream, update, post, res, *projection, 20, 1e-6, hc)
+        run["write"](stream, update, post, res)
+        grads = stream, update, pre, post, res
+        run["write_backward"](stream, update, post, res, stream)
+        run["write_read_backward"](stream, update, post, res, *projection, stream, pre, *kept, *grads, 20, hc)
+        run["read_backward"](stream, *grads, pre, *kept, *projection, 20, hc)
+    return counted[0], counted[1]
 
 
 @pytest.mark.parametrize("n", [2, 3, 4, 8])

@@ -18,6 +18,7 @@ WORKING = [
     "train",
     "eval",
     "leaderboard",
+    "compare",
     "list",
     "describe",
     "plan",
@@ -27,6 +28,8 @@ WORKING = [
     "prepare",
     "verify",
     "reproduce",
+    "new-variant",
+    "check",
 ]
 
 
@@ -58,6 +61,14 @@ def test_help_names_the_working_verbs_and_no_other(capsys: pytest.CaptureFixture
         (["list", "things"], "things"),
         (["describe", "quck"], "did you mean 'quick'"),
         (["doctor", "a=b"], "takes no overrides"),
+        (["check", "gatd"], "unknown variant"),
+        (["check", "mhcc"], "did you mean 'mhc'"),
+        (["check", "mhc", "steams=2"], "did you mean 'streams'"),
+        (["check", "mhc", "--backbone", "lama"], "did you mean 'llama'"),
+        (["check", "mhc", "--only", "causalty"], "did you mean 'causality'"),
+        (["check", "no_such_module:Thing"], "cannot import 'no_such_module'"),
+        (["new-variant", "mhc"], "already"),
+        (["new-variant", "Gated Skip"], "gated-skip"),
         (["prepare", "world"], "needs no preparation"),
         (["prepare", "fineweb"], "did you mean 'fineweb-edu'"),
         (["prepare", "fineweb-edu", "vocabluary=3"], "did you mean 'vocabulary'"),

@@ -51,7 +51,7 @@ def test_lm_evals_own_command_line_gives_the_same_answers(tmp_path: Path) -> Non
     save_run_config(config, run_dir)
     (run_dir / "training.json").write_text(json.dumps(toy.TRAINING))
     summary = evaluate(config, run_dir)
-    command_line(export_run(run_dir, tmp_path / "export"), tmp_path)
+    command_line(export_run(run_dir, tmp_path / "export", ""), tmp_path)
     (found,) = tmp_path.glob("out*.json")
     results = json.loads(found.read_text())["results"]
     said = set()

@@ -13,8 +13,9 @@ PROGRAM = """
 import sys
 import mhc_bench.evidence.compare
 import mhc_bench.evidence.leaderboard
+import mhc_bench.evidence.pairwise
 import mhc_bench.evidence.verify
-heavy = {"torch", "lightning", "transformers", "lm_eval", "omegaconf", "mhc_bench.config"}
+heavy = {"torch", "lightning", "transformers", "lm_eval", "omegaconf", "statsmodels", "mhc_bench.config"}
 print(sorted(heavy & set(sys.modules)))
 """
 

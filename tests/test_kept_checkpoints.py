@@ -15,6 +15,7 @@ from safetensors.torch import load_file
 from tiny_runs import MachineGoneError, before_update, tiny_run, write_corpus
 
 from mhc_bench.config import RunConfig
+from mhc_bench.config.identity import run_id
 from mhc_bench.errors import UsageError
 from mhc_bench.model.digests import digest
 from mhc_bench.training import fit, module, state
@@ -80,7 +81,7 @@ def test_a_checkpoint_written_beside_the_training_holds_the_step_at_which_it_was
     monkeypatch.setattr(state, "write_state", late)
     assert ended_in_step(4, small(corpus, **every, logging__checkpoint_async=True), beside, look) == []
     ((one,), (other,)) = (checkpoint_folders(folder) for folder in (beside, between))
-    assert one.name == other.name == "step-00000002" and not find_damage(one)
+    assert one.name == other.name == "step-00000002" and not find_damage(one, run_id(small(corpus, **every)))
     assert shards(one) == shards(other)
 
 
@@ -159,7 +160,7 @@ def test_milestones_and_the_best_checkpoint_stay_and_nothing_else(
         link: (tmp_path / "checkpoints" / link).resolve().name for link in ("best", "milestone-00000007")
     }
     assert places == {"best": "step-00000004", "milestone-00000007": "step-00000007"}
-    assert not any(find_damage(folder) for folder in checkpoint_folders(tmp_path))
+    assert not any(find_damage(folder, run_id(config)) for folder in checkpoint_folders(tmp_path))
 
 
 def test_a_better_checkpoint_that_a_resumed_run_has_not_reached_is_forgotten(

@@ -27,11 +27,13 @@ def launch_all(n: int, width: int, dtype: torch.dtype, tokens: int, hc: bool) ->
     run = {name: getattr(operators, name)._init_fn for name in NAMES}
     pre, post, res, normalised, inverse = run["coefficients"](stream, weight, static, gates, 20, 1e-6, hc)
     run["aggregate"](stream, pre)
-    if n <= MOST_FUSED_STREAMS and not hc:
-        run["write_read"](stream, update, post, res, weight, static, gates, 20, 1e-6, hc)
+    grads = stream, update, pre, post, res
+    if n <= MOST_FUSED_STREAMS:
+        given = stream, update, post, res, weight, static, gates
+        run["write_read"](*given, 20, 1e-6, hc)
+        run["write_read_backward"](*given, stream, pre, normalised, inverse, *grads, 20, hc)
     run["write"](stream, update, post, res)
     run["write_backward"](stream, update, post, res, stream)
-    grads = stream, update, pre, post, res
     run["read_backward"](stream, *grads, pre, normalised, inverse, weight, static, gates, 20, hc)
     if not hc:
         run["project"](stream, weight, 1e-6)
@@ -44,6 +46,7 @@ NAMES = (
     "write",
     "write_backward",
     "write_read",
+    "write_read_backward",
     "read_backward",
     "project",
     "aggregate_backward",
@@ -72,6 +75,10 @@ def checked(results: dict[str, Resources], folder: Path, vectors: bool = True) -
 def test_four_streams_in_bf16_spill_nothing_at_the_papers_widths(width: int, tmp_path: Path) -> None:
     """Compiled once: the widths do not differ in anything that a kernel is specialised on."""
     checked(compiled(4, width, torch.bfloat16, 16384), tmp_path)
+
+
+def test_hcs_four_streams_in_bf16_spill_nothing(tmp_path: Path) -> None:
+    checked(compiled(4, 2560, torch.bfloat16, 16384, hc=True), tmp_path)
 
 
 @pytest.mark.grid

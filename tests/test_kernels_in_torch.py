@@ -144,16 +144,39 @@ def step(name: str, variant: str, blocks: int = 0) -> tuple[dict[str, Tensor], C
 def test_a_training_step_of_a_grafted_model_runs_on_the_operators(variant: str) -> None:
     plain, blocks = interpreted(lambda: (step("triton", variant), step("triton", variant, 6)))
     expected, none = step("eager", variant)
-    layers = 3  # of two sublayers each; in mHC's a write and the next read are one
-    single = {"coefficients": 2 * layers, "aggregate": 2 * layers, "write": 2 * layers}
-    fused = dict.fromkeys(("coefficients", "aggregate", "write_read", "write"), layers)
-    again = fused if variant == "mhc" else single
-    once = again | dict.fromkeys(("read_backward", "write_backward"), 2 * layers)
+    layers = 3  # of two sublayers each: the write of the first and the read of the second are one
+    again = dict.fromkeys(("coefficients", "aggregate", "write_read", "write"), layers)
+    once = again | dict.fromkeys(("read_backward", "write_read_backward", "write_backward"), layers)
     assert plain[1] == once and not none
     assert blocks[1] == Counter(once) + Counter(again)
     for name, gradient in expected.items():
         torch.testing.assert_close(plain[0][name], gradient, rtol=1e-3, atol=1e-5)
         assert torch.equal(blocks[0][name], plain[0][name]), name
+
+
+@pytest.mark.parametrize("kind", ["mhc", "hc"])
+def test_writing_and_reading_at_once_keeps_both_streams_and_the_projection(kind: str) -> None:
+    """Beside the operands and the parameters: what was written, H_pre, the projection and its 1 / RMS."""
+    case = CASE._replace(kind=kind)
+
+    def work() -> tuple[int, int]:
+        kept: dict[int, int] = {}
+        leaves = [each.float().requires_grad_() for each in (numbers(3, 3, 8, seed=1), numbers(3, 8, seed=2))]
+        maps = [numbers(3, *shape, seed=1).float().requires_grad_() for shape in ((3,), (3, 3))]
+        given = [each.float().requires_grad_() for each in parameters(case)]
+
+        def keep(x: Tensor) -> Tensor:
+            kept[x.data_ptr()] = x.numel()
+            return x
+
+        with torch.autograd.graph.saved_tensors_hooks(keep, lambda x: x):
+            operations_named("triton").write_read(*leaves, *maps, coefficients(case, given))
+        of_parameters = sum(each.numel() for each in given)
+        return sum(kept.values()) - of_parameters, sum(each.numel() for each in (*leaves, *maps))
+
+    kept, operands = interpreted(work)
+    tokens, n, width = 3, 3, 8
+    assert kept == operands + tokens * (n * width + n + n * (2 + n) + n)
 
 
 def test_writing_keeps_its_inputs_and_nothing_else() -> None:

@@ -1,4 +1,4 @@
-"""mHC against the implementation that transformers has for DeepSeek-V4."""
+"""mHC, by every implementation, against what transformers has for DeepSeek-V4."""
 
 from __future__ import annotations
 
@@ -6,7 +6,10 @@ from typing import Any
 
 import pytest
 import torch
+from interpreted import wherever
 from residual_toys import WIDTH, connection
+
+from mhc_bench.ops.choice import IMPLEMENTATIONS, operations_named
 
 pytest.importorskip("transformers.models.deepseek_v4")
 
@@ -32,8 +35,10 @@ def peer_of(ours: Any, epsilon: float) -> torch.nn.Module:
     return peer
 
 
-def results(ours: Any, epsilon: float) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
-    """(hidden, stream, gradients) of ours and of the peer's module in its layer's formula."""
+def results(name: str, epsilon: float) -> list[tuple[torch.Tensor, torch.Tensor]]:
+    """Ours and the peer's hidden, stream and gradients, by the operations called `name`."""
+    ours = connection("mhc", additive_epsilon=epsilon).float()
+    ours.use_operations(operations_named(name))
     peer = peer_of(ours, epsilon)
     stream = torch.randn(2, 3, N, WIDTH, generator=torch.Generator().manual_seed(3))
     mine, theirs = stream.clone().requires_grad_(), stream.clone().requires_grad_()
@@ -46,22 +51,20 @@ def results(ours: Any, epsilon: float) -> tuple[list[torch.Tensor], list[torch.T
     (peer_written * weight).sum().backward()
     scales = torch.cat([ours.alpha_pre.grad, ours.alpha_post.grad, ours.alpha_res.grad])
     assert mine.grad is not None and theirs.grad is not None
-    return [read, written, mine.grad, ours.phi_pre.grad, scales], [
-        collapsed,
-        peer_written,
-        theirs.grad,
-        peer.get_parameter("fn").grad[:N],  # type: ignore[index]
-        peer.get_parameter("scale").grad,  # type: ignore[list-item]
+    of_phi, of_scales = peer.get_parameter("fn").grad, peer.get_parameter("scale").grad
+    assert of_phi is not None and of_scales is not None
+    pairs = [
+        (read, collapsed),
+        (written, peer_written),
+        (mine.grad, theirs.grad),
+        (ours.phi_pre.grad, of_phi[:N]),
+        (scales, of_scales),
     ]
+    return [(one.detach(), other.detach()) for one, other in pairs]
 
 
-def test_equals_the_peer_without_its_epsilon() -> None:
-    for mine, other in zip(*results(connection("mhc").float(), 0.0), strict=True):
-        torch.testing.assert_close(mine, other, rtol=2e-5, atol=2e-5)
-
-
-def test_equals_the_peer_with_its_epsilon() -> None:
-    """It adds 1e-6 to H_pre and to every sum, twenty times over."""
-    ours = connection("mhc", additive_epsilon=1e-6).float()
-    for mine, other in zip(*results(ours, 1e-6), strict=True):
+@pytest.mark.parametrize("name", IMPLEMENTATIONS)
+def test_equals_the_peer_without_and_with_its_epsilon(name: str) -> None:
+    """With one it adds 1e-6 to H_pre and to every sum, twenty times over."""
+    for mine, other in wherever(name, lambda: [*results(name, 0.0), *results(name, 1e-6)]):
         torch.testing.assert_close(mine, other, rtol=2e-5, atol=2e-5)

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from interpreted import interpreted
+from interpreted import wherever
 from torch import Tensor
 
 from mhc_bench.errors import UsageError
@@ -65,11 +65,6 @@ def sublayers(operations: Operations, given: list[Tensor], of: Callable[[list[Te
 @pytest.mark.parametrize("kind", KINDS)
 def test_two_sublayers_have_the_oracles_values_and_gradients(name: str, kind: str) -> None:
     wherever(name, lambda: compare_with_the_oracle(name, kind))
-
-
-def wherever(name: str, work: Callable[[], None]) -> None:
-    """Do `work` where the implementation runs: Triton's, on a CPU, in its interpreter alone."""
-    interpreted(work) if name == "triton" else work()
 
 
 def compare_with_the_oracle(name: str, kind: str) -> None:

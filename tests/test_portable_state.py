@@ -124,7 +124,7 @@ def test_a_parameter_without_a_gradient_so_far_has_no_moments_afterwards(tmp_pat
     torch.save({"param_groups": saved["param_groups"]}, rest)
     tensors = {"weights": dict(persistent_tensors(models[0])), "optimizer": saved["state"]}
     with lightning_quiet():
-        state.write_state(tmp_path / "state", tensors, rest.getvalue(), None)
+        state.write_state(tmp_path / "state", tensors, rest.getvalue(), None, "a run")
         state.read_state(tmp_path / "state", models[1], second, None)
     without, *others = models[1].parameters()
     assert without not in second.state and all(second.state[each]["step"] == 1 for each in others)

@@ -241,3 +241,26 @@ def test_cosine_and_rank_know_copies_and_orthogonal_streams() -> None:
 
 def test_maps_are_a_named_triple() -> None:
     assert Maps._fields == ("pre", "post", "res")
+
+
+@pytest.mark.parametrize("name", ["hc", "mhc"])
+def test_mixing_is_the_mean_over_tokens_of_each_matrix_and_of_their_product(name: str) -> None:
+    connections = chain(name)
+    with Probe({f"layer.{each.index}": each for each in connections}) as probe, torch.no_grad():
+        run(connections, hidden())
+        found = probe.mixing()
+    assert found is not None
+    matrices = seen_matrices(connections)
+    products = [torch.eye(4).double()] * matrices.shape[1]
+    for each in matrices:
+        products = [each[t].double() @ product for t, product in enumerate(products)]
+    torch.testing.assert_close(found[0], matrices.double().mean(1))
+    torch.testing.assert_close(found[1], torch.stack(products).mean(0))
+    assert not torch.equal(found[1], found[1].T)  # or a transposed matrix would pass
+
+
+def test_there_is_no_mixing_where_a_sublayer_has_no_maps() -> None:
+    connections = chain("attnres")
+    with Probe({f"layer.{each.index}": each for each in connections}) as probe, torch.no_grad():
+        run(connections, hidden())
+        assert probe.mixing() is None

@@ -21,7 +21,7 @@ COMMANDS = [
     for line in block.splitlines()
     if line.startswith("mhc-bench ")
 ]
-LIGHT = {"list", "plan", "describe", "leaderboard", "doctor"}
+LIGHT = {"list", "plan", "describe", "leaderboard", "compare", "doctor"}
 
 
 def test_the_readme_shows_commands() -> None:

@@ -9,15 +9,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tampering import Content, put
+from tampering import FIXTURES, Content, put
 from tiny_runs import tiny_run, write_corpus
 
 from mhc_bench import cli
 from mhc_bench.config import RunConfig, run_folder, save_run_config
-from mhc_bench.evidence import read_record
+from mhc_bench.errors import RunError
+from mhc_bench.evidence import load_board, read_record
 from mhc_bench.evidence.compare import compare_results, judge
+from mhc_bench.evidence.export import to_json
+from mhc_bench.evidence.leaderboard import page
 from mhc_bench.evidence.record import canonical
-from mhc_bench.evidence.reproduction import parse_reproduction
+from mhc_bench.evidence.reproduction import parse_reproduction, reproduction_schema
+from mhc_bench.evidence.tables import runs
 from mhc_bench.evidence.verify import verify
 from mhc_bench.suite import reproduce as module
 from mhc_bench.suite.worker import complete_run
@@ -79,20 +83,90 @@ def outcome(path: Path, tmp_path: Path, *more: str) -> tuple[int, Any]:
     return code, parse_reproduction((out / "reproduction.json").read_bytes())
 
 
-def test_the_same_machine_and_lock_give_the_same_bits(
-    really_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+def test_the_same_machine_and_lock_give_the_same_bits_in_a_process_of_its_own(
+    published: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    code, told = outcome(really_run, tmp_path, "--by", "A reader")
+    monkeypatch.setattr(module, "rerun", RERUN)
+    code, told = outcome(published, tmp_path, "--by", "A reader")
     assert (code, told.verdict, told.differences, told.by) == (0, "identical bits", (), "A reader")
-    assert told.record == read_record(really_run).digest
+    (again,) = (tmp_path / "again").rglob("record.json")
+    assert again.with_name("log.txt").is_file()  # where a process writes what it says
+    assert told.record == read_record(published).digest
+    assert told.repetition == read_record(again).digest != told.record
     assert {row.what for row in told.environment} <= {"commit", "uncommitted changes"}
     assert "same to the last bit" in capsys.readouterr().out
     shutil.copyfile(
-        tmp_path / "again" / "reproduction.json", really_run.with_name("seed0.reproduction-1.json")
+        tmp_path / "again" / "reproduction.json", published.with_name("seed0.reproduction-1.json")
     )
-    report = verify([really_run.parents[2]])
+    report = verify([published.parents[2]])
     assert report.problems == ()
     assert any(note.text == "reproduced by A reader: identical bits" for note in report.notes)
+
+
+def test_the_runs_table_says_who_reproduced_a_record(published: Path, tmp_path: Path) -> None:
+    by = "A <b>reader</b> | of *it*"
+    for number, name in enumerate((by, ""), start=1):
+        outcome(published, tmp_path / str(number), "--by", name)
+        made = tmp_path / str(number) / "again" / "reproduction.json"
+        made.rename(published.with_name(f"seed0.reproduction-{number}.json"))
+    board = load_board(published.parents[1])
+    (row,) = [row for arm in board.arms for row in runs(arm).rows]
+    assert row[-1] == f"{by}: identical bits; unnamed: identical bits"
+    assert "A &lt;b&gt;reader&lt;/b&gt; \\| of \\*it\\*: identical bits" in page(board)
+    (arm,) = json.loads(to_json(board))["arms"]
+    assert arm["runs"][0]["reproductions"][1] == {"by": "", "verdict": "identical bits"}
+
+
+def test_a_damaged_reproduction_is_named(published: Path) -> None:
+    published.with_name("seed0.reproduction-1.json").write_text("{}")
+    with pytest.raises(RunError, match=r"seed0\.reproduction-1\.json: not a valid reproduction"):
+        load_board(published.parents[1])
+
+
+def test_a_repetition_that_was_made_already_is_compared_and_not_run(
+    published: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "rerun", None)
+    content = json.loads(published.read_text())
+    put("note", "made elsewhere")(content)
+    put("provenance.packages.torch", "1.0")(content)
+    (tmp_path / "other.json").write_text(canonical(content))
+    code, told = outcome(published, tmp_path, "--repetition", str(tmp_path / "other.json"))
+    assert (code, told.verdict) == (0, "identical bits")
+    assert [row.what for row in told.environment] == ["package torch"]
+    assert told.repetition == read_record(tmp_path / "other.json").digest
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "said"),
+    [
+        ("identity.seed", 5, "another run: seed 5"),
+        ("note", "", "is no repetition"),
+        (None, None, "no such record"),
+    ],
+)
+def test_what_is_no_repetition_is_refused(
+    published: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    field: str | None,
+    value: object,
+    said: str,
+) -> None:
+    other = tmp_path / "other.json"
+    if field is not None:
+        content = json.loads(published.read_text())
+        put(field, value)(content)
+        other.write_text(canonical(content))
+    words = ["reproduce", str(published), "--repetition", str(other), "--out", str(tmp_path / "out")]
+    assert cli.main(words) == 2
+    assert said in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_committed_schema_is_that_of_the_code() -> None:
+    committed = FIXTURES.parents[2] / "results" / "schema-reproduction.json"
+    assert committed.read_text(encoding="utf-8") == reproduction_schema()
 
 
 def test_a_record_is_run_again_with_the_operations_that_it_was_made_with(published: Path) -> None:

@@ -114,7 +114,10 @@ def test_the_wrong_class_option_is_refused_in_a_direct_call_too() -> None:
         ManifoldHyperConnection(width=8, depth=4, index=0, initialisation="nearly")  # type: ignore[arg-type]
 
 
-LATER = {"mhc": {"reduction", "sinkhorn_order", "additive_epsilon"}}
+LATER = {
+    "mhc": {"reduction", "sinkhorn_order", "additive_epsilon", "diagonal_offset", "map_precision"},
+    "hc": {"activation"},
+}
 """Options added after records were published: not stated where a file would change what they hold."""
 SHIPPED = {
     name: OmegaConf.to_object(OmegaConf.load(configs_dir() / "variants" / f"{name}.yaml"))
@@ -141,5 +144,6 @@ def test_a_configuration_of_another_name_builds_and_differs_from_the_defaults(na
     part: Any = SHIPPED[name]
     assert isinstance(made(part["connection"], **part["options"]), ResidualConnection)
     defaults = variant_options(resolve(part["connection"]))
-    own = name == "hc-pre-post"  # the default of hc-components
+    # the default of hc-components; the baseline again, from a start moved by a hair
+    own = name == "hc-pre-post" or part.get("perturbation", 0) > 0
     assert own or any(defaults[key] != value for key, value in part["options"].items())

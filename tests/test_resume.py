@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
+import errno
 import json
 import os
 import pickle
+import shutil
 import signal
 from collections.abc import Callable
 from pathlib import Path
@@ -19,8 +22,9 @@ from transformers import PreTrainedTokenizerFast
 
 from mhc_bench import files
 from mhc_bench.config import RunConfig
+from mhc_bench.config.identity import run_id
 from mhc_bench.errors import RunError
-from mhc_bench.training import TrainingSummary, fit, fitting, module, state
+from mhc_bench.training import TrainingSummary, checkpoints, fit, fitting, module, state
 from mhc_bench.training.checkpoints import checkpoint_folders, newest_good
 
 STEPS = 7
@@ -223,7 +227,7 @@ def test_a_damaged_checkpoint_falls_back_to_the_one_before(
     config, folder = interrupted
     newest, _ = checkpoint_folders(folder)
     hurt(newest, damage)
-    found = newest_good(folder)
+    found = newest_good(folder, run_id(config))
     assert found is not None and found.name == "step-00000002"
     same(fit(config, folder), folder, *undisturbed)
 
@@ -244,15 +248,64 @@ def hurt(checkpoint: Path, damage: str) -> None:
         manifest.write_text(manifest.read_text()[:20])
 
 
-def test_a_run_whose_checkpoints_are_all_damaged_says_so_in_one_line(
-    interrupted: tuple[RunConfig, Path],
+def test_a_run_whose_checkpoints_are_all_damaged_starts_over(
+    interrupted: tuple[RunConfig, Path], undisturbed: tuple[TrainingSummary, Path]
 ) -> None:
     config, folder = interrupted
     for checkpoint in checkpoint_folders(folder):
         hurt(checkpoint, "truncated")
-    with pytest.raises(RunError, match=r"all checkpoints .* are damaged") as caught:
+    assert newest_good(folder, run_id(config)) is None
+    same(fit(config, folder), folder, *undisturbed)
+
+
+@pytest.mark.parametrize("of", ["another seed", "an earlier step"])
+def test_a_whole_checkpoint_in_the_wrong_place_is_not_resumed_from(
+    interrupted: tuple[RunConfig, Path], undisturbed: tuple[TrainingSummary, Path], of: str
+) -> None:
+    config, folder = interrupted
+    newest, before = checkpoint_folders(folder)
+    if of == "another seed":
+        manifest = json.loads((newest / "manifest.json").read_text())
+        owner = run_id(dataclasses.replace(config, seed=1))
+        (newest / "manifest.json").write_text(json.dumps(manifest | {"run": owner}))
+        expected = before
+    else:
+        shutil.copytree(before, before.with_name("step-00000006"))
+        expected = newest
+    assert newest_good(folder, run_id(config)) == expected
+    same(fit(config, folder), folder, *undisturbed)
+
+
+def test_a_checkpoint_that_cannot_be_read_for_now_is_left_alone(
+    interrupted: tuple[RunConfig, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config, folder = interrupted
+
+    def gone(path: Path) -> str:
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(checkpoints, "file_digest", gone)
+    with pytest.raises(RunError, match="cannot be read") as caught:
         fit(config, folder)
-    assert "\n" not in str(caught.value) and not (folder / "training.json").exists()
+    assert "\n" not in str(caught.value) and len(checkpoint_folders(folder)) == 2
+
+
+@pytest.mark.ranks
+def test_several_ranks_that_find_all_checkpoints_damaged_end_and_start_over_next_time(
+    corpus: Path, tmp_path: Path
+) -> None:
+    config = tiny_run(corpus, steps=4, hardware__sharding="fsdp", hardware__devices=2)
+
+    def work(rank: int) -> str:
+        try:
+            return fit(config, tmp_path).status
+        except RunError as error:
+            return str(error)
+
+    damaged = tmp_path / "checkpoints" / "step-00000002"
+    damaged.mkdir(parents=True)
+    assert "were damaged: removed" in on_ranks(lambda rank: work(rank) if rank == 0 else None)[0][1]
+    assert [told for _, told in on_ranks(work)] == ["complete", "complete"]
 
 
 class Trap:
@@ -272,7 +325,13 @@ def test_a_checkpoint_that_carries_code_is_refused_and_the_code_not_run(
     for checkpoint in checkpoint_folders(folder):
         torch.save({"global_step": Trap(tmp_path / "ran")}, checkpoint / state.TRAINER)
         (checkpoint / "manifest.json").write_text(
-            json.dumps({"files": state.manifest(checkpoint, rank=0, group=None)})
+            json.dumps(
+                {
+                    "files": state.manifest(checkpoint, rank=0, group=None),
+                    "run": run_id(config),
+                    "name": checkpoint.name,
+                }
+            )
         )
     assert pickle.dumps(Trap(tmp_path / "ran"))
     with pytest.raises(RunError, match="cannot be loaded"):

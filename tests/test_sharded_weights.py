@@ -23,6 +23,7 @@ from mhc_bench.model import (
     initialisation,
     load_model,
     materialise,
+    perturb,
     save_model,
     saving,
     shared_weight_digest,
@@ -76,6 +77,8 @@ class Seen:
     """What one rank found of one model, sizes in bytes."""
 
     digests: tuple[str, str]
+    moved: str
+    """Digest of the weights after they were perturbed; saved and measured before that."""
     whole: int
     largest: int
     local: int
@@ -98,8 +101,10 @@ def start(family: str, mesh: Any, world: int, folder: Path) -> Seen:
         save_model(model, make.tokenizer(), folder / family)
     parameters = [each for each in model.parameters() if isinstance(each, DTensor)]
     sizes = [each.numel() * each.element_size() for each in parameters]
+    perturb(model, 0, 1e-6)
     return Seen(
         digests,
+        weight_digest(model),
         sum(sizes),
         max(sizes),
         sum(each.to_local().untyped_storage().nbytes() for each in parameters),
@@ -147,6 +152,8 @@ def test_sharded_ranks_start_from_the_bits_of_one_process(found: Found, world: i
     model = make.grafted(family, "mhc")
     expected = shared_weight_digest(model), weight_digest(model)
     assert [seen[family].digests for seen in found[world]] == [expected] * world
+    perturb(model, 0, 1e-6)
+    assert [seen[family].moved for seen in found[world]] == [weight_digest(model)] * world
 
 
 @pytest.mark.parametrize("family", FAMILIES)

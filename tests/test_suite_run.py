@@ -105,6 +105,10 @@ def test_a_run_that_breaks_stops_no_other_and_is_named(
     assert "this connection always breaks" in out
     (record,) = tmp_path.rglob("record.json")
     assert read_record(record).identity.variant == "hc"
+    (attempt,) = tmp_path.rglob("record-1.json")
+    assert read_record(attempt).failure == "RuntimeError: this connection always breaks"
+    (page,) = tmp_path.rglob("leaderboard.md")
+    assert "is failed: RuntimeError: this connection always breaks" in page.read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize(

@@ -113,6 +113,7 @@ def test_a_run_leaves_summary_tables_and_a_model_and_nothing_to_resume_from(
     summary = fit(tiny_run(corpus, "mhc", steps=7), run)
     assert {path.name for path in run.iterdir()} == {
         "config.yaml",
+        "depth.json",
         "metrics.csv",
         "operations.json",
         "probes.csv",

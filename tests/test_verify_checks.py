@@ -15,7 +15,7 @@ import pytest
 from tampering import FIXTURES, Content, Records, each, echo, put, scale
 
 from mhc_bench.evidence.items import items_path
-from mhc_bench.evidence.reproduction import Reproduction, reproduction_json
+from mhc_bench.evidence.reproduction import Difference, Reproduction, reproduction_json
 from mhc_bench.evidence.verify import Tools, UnavailableError, explained, verify
 from mhc_bench.provenance import file_digest
 
@@ -128,27 +128,66 @@ def miscounted(records: Records) -> None:
     records.tools = replace(records.tools, count=lambda configuration: {"total": parameters["total"]})
 
 
-def reproduction_of(digest: str) -> Callable[[Records], None]:
+def reproduction_of(digest: str | None = None, *names: str, **changes: Any) -> Callable[[Records], None]:
+    """Reproductions beside a record: of that record unless told otherwise, with some fields changed."""
+
     def tamper(records: Records) -> None:
         told = Reproduction(
             schema_version=1,
-            record=digest,
+            record=digest or file_digest(records.path("hc/seed1")),
             verdict="identical bits",
             version="0.1.0",
             environment=(),
             differences=(),
             interval=None,
+            repetition=OTHER,
         )
-        path = records.path("hc/seed1.reproduction-1")
-        path.write_text(reproduction_json(told), encoding="utf-8")
+        for name in names or ("seed1.reproduction-1",):
+            text = reproduction_json(told.model_copy(update=changes))
+            records.path(f"hc/{name}").write_text(text, encoding="utf-8")
 
     return tamper
+
+
+LOSS_DIFFERS = Difference(what="validation loss at step 220", recorded="1.2", here="1.3")
+
+
+def judged(verdict: str, loss: float | None, interval: tuple[float, float] | None) -> dict[str, Any]:
+    return {
+        "verdict": verdict,
+        "validation_loss": loss,
+        "interval": interval,
+        "differences": (LOSS_DIFFERS,),
+    }
 
 
 def corrected(digest: str) -> Callable[[Records], None]:
     def tamper(records: Records) -> None:
         records.change("hc/seed1", put("supersedes", digest))
         rename("hc/seed1", "hc/seed1-2")(records)
+
+    return tamper
+
+
+def repeated(*changes: Callable[[Content], object]) -> Callable[[Records], None]:
+    """An A/A run of the baseline's seed 1 beside the others, as `variants=[...,baseline-aa]` gives it."""
+    moved = each(
+        put("identity.variant", "baseline-aa"),
+        put("identity.perturbation", 1e-6),
+        put("configuration.variant_name", "baseline-aa"),
+        put("configuration.variant.perturbation", 1e-6),
+        put("digests.start", "a" * 64),
+        put("digests.weights", "b" * 64),
+        put("started.variants", ["baseline", "baseline-aa"]),
+        put("started.seeds", [1]),
+    )
+
+    def tamper(records: Records) -> None:
+        once, again = records.path("baseline/seed1"), records.path("baseline-aa/seed1")
+        again.parent.mkdir()
+        shutil.copyfile(once, again)
+        shutil.copyfile(items_path(once), items_path(again))
+        records.change("baseline-aa/seed1", each(moved, *changes))
 
     return tamper
 
@@ -160,6 +199,27 @@ def indented(records: Records) -> None:
 T = "evaluation.tasks"
 PART, MMLU = f"{T}.{TASK}.subtasks.use", f"{T}.world_mmlu"
 PROBE = "mechanism.probes.composite_forward_gain"
+POINT = {"learning_rate": 0.004, "weight_decay": 0.1}
+
+
+def over_depth(dotted: str, value: object) -> Callable[[Content], None]:
+    """A change: gains and matrices over depth that agree with the probes, and then not in one respect."""
+
+    def change(content: Content) -> None:
+        probes = content["mechanism"]["probes"]
+        forward, backward = (probes[f"composite_{way}_gain"]["final"] for way in ("forward", "backward"))
+        gains = {"forward_gain": [1.0, 1.0], "backward_gain": [1.25, 0.75]}
+        ends = {"composite_forward_gain": [1.0, forward], "composite_backward_gain": [backward, 0.75]}
+        mixing = [[[0.5, 0.5], [0.75, 0.25]], [[0.5, 0.0], [0.0, 0.5]]]
+        half = min(forward, backward) / 2
+        product = [[half, half / 2], [0.0, -half]]
+        depth = {"step": 220, **gains, **ends, "mixing": mixing, "product": product}
+        content["mechanism"]["depth"] = depth
+        put(dotted, value)(depth)
+
+    return change
+
+
 CASES = [
     Case("file", "a symbolic link", lambda records: (records.root / "link.txt").symlink_to("nowhere")),
     Case("json", "a key twice", lambda records: twice(records)),
@@ -176,8 +236,40 @@ CASES = [
     Case("file name", "another variant", rename("hc/seed1", "other/seed1")),
     Case("file name", "another protocol", renamed_folder),
     Case("supersedes", "a record that is not there", corrected(OTHER)),
+    Case("supersedes", "a gap in the editions", lambda records: editions(records, 3)),
+    Case("supersedes", "a result without a reason", lambda records: editions(records, 2, correction=None)),
+    Case("supersedes", "a result replaced by none", lambda records: editions(records, 2, change=broken)),
+    Case("supersedes", "a correction of nothing", of("hc/seed1", put("correction", "because"))),
+    Case("schema", "a failed run with a training", of("hc/seed1", put("status", "failed"))),
+    Case(
+        "schema", "a failed run that does not say why", of("hc/seed1", lambda content: broken(content, None))
+    ),
+    Case("schema", "a partial run with an evaluation", of("hc/seed1", put("status", "partial"))),
+    Case("schema", "a complete run that failed", of("hc/seed1", put("failure", "no memory"))),
+    Case("outcome", "a run that was not evaluated", lambda records: unevaluated(records)),
+    Case("seeds", "another run of the same folder", of("hc/seed1", put("started.others", ["hc/seed5"]))),
     Case("identity", "other options", everywhere(put("identity.options", {"streams": 2}))),
     Case("identity", "another arm", of("hc/seed1", put("identity.arm", "mild"))),
+    Case(
+        "perturbation",
+        "the baseline itself with its start moved",
+        of(
+            "baseline/seed1",
+            put("identity.perturbation", 1e-6),
+            put("configuration.variant.perturbation", 1e-6),
+            put("digests.start", OTHER),
+        ),
+    ),
+    Case("perturbation", "a moved start that is not said", of("hc/seed1", put("digests.start", OTHER))),
+    Case("identity", "another perturbation", repeated(put("identity.perturbation", 1e-5))),
+    Case("shared weights", "an A/A run from elsewhere", repeated(put("digests.shared_weights", OTHER))),
+    Case(
+        "duplicates",
+        "an A/A run that is the baseline's",
+        lambda records: repeated(
+            put("digests.weights", records.read("baseline/seed1")["digests"]["weights"])
+        )(records),
+    ),
     Case("protocol id", "another rate", everywhere(put("configuration.optimizer.learning_rate", 0.1))),
     Case("protocol id", "a field of no schema", of("hc/seed1", put("configuration.optimizer.surprise", 1))),
     Case("protocol id", "other hardware", of("hc/seed1", put("configuration.hardware.workers", 3))),
@@ -249,6 +341,10 @@ CASES = [
         of("hc/seed1", scale(f"{PROBE}.final", 0.9)),
     ),
     Case("mechanism", "a lower gradient", of("hc/seed1", scale("training.gradient_norm.max", 0.5))),
+    Case("depth", "another end", of("hc/seed1", over_depth("composite_forward_gain.-1", 7.0))),
+    Case("depth", "a later step", of("hc/seed1", over_depth("step", 10_000))),
+    Case("depth", "a larger matrix", of("hc/seed1", over_depth("mixing.0", [[0.9, 0.9], [0.9, -0.5]]))),
+    Case("depth", "a larger product", of("hc/seed1", over_depth("product", [[9.0, 0.0], [0.0, 9.0]]))),
     Case("cost", "less time", of("hc/seed1", scale("cost.train_seconds", 0.5))),
     Case("cost", "another ratio", of("baseline/seed1", put("cost.step_time.ratio_to_baseline", 0.9))),
     Case("item digest", "the same items in another file", repacked_items),
@@ -270,11 +366,79 @@ CASES = [
     Case("too good", "a trained start", of("hc/seed0", low_start), version=1),
     Case("too good", "a leap", of("hc/seed0", put(f"{T}.world_trivia.value", 0.972)), version=1),
     Case("reproduction", "of another record", reproduction_of(OTHER)),
+    Case("reproduction", "beside another record", reproduction_of(None, "seed0.reproduction-1")),
+    Case("reproduction", "markup", reproduction_of(by="<b>a friend</b>")),
+    Case("reproduction", "the same bits and differences", reproduction_of(differences=(LOSS_DIFFERS,))),
+    Case("reproduction", "other bits and no difference", reproduction_of(verdict="no interval")),
+    Case(
+        "reproduction", "inside, by a loss outside", reproduction_of(**judged("inside interval", 2.0, (0, 1)))
+    ),
+    Case("reproduction", "inside no interval", reproduction_of(**judged("inside interval", 2.0, None))),
+    Case(
+        "reproduction",
+        "outside, by a loss inside",
+        reproduction_of(**judged("outside interval", 0.5, (0, 1))),
+    ),
+    Case("reproduction", "no interval, by one", reproduction_of(**judged("no interval", 0.5, (0, 1)))),
+    Case(
+        "reproduction",
+        "one repetition twice",
+        reproduction_of(None, "seed1.reproduction-1", "seed1.reproduction-2"),
+    ),
+    Case("choice", "values of the fixed track", of("hc/seed0", put("configuration.tuned", POINT))),
+    Case("trials", "trials without records", lambda records: colliding(everywhere(as_tuned))(records)),
 ]
+
+
+def as_tuned(content: Content) -> None:
+    """A record of the tuned track that is sound but for its trial's record, which nobody has."""
+    settings: Any = content["configuration"]
+    rate, decay = (settings["optimizer"][name] for name in POINT)
+    settings["search"] = {
+        "learning_rates": [rate],
+        "weight_decays": [],
+        "seeds": [7],
+        "rule": "lowest_mean_loss",
+    }
+    settings["tuned"] = dict(zip(POINT, (rate, decay), strict=True))
+    trial = {**settings["tuned"], "seed": 7, "loss": 1.0, "record": OTHER}
+    content["tuning"] = {"runs": 1, "suite": f"{settings['suite']}-search", "trials": [trial]}
 
 
 LACKING = {"json": {"seeds"}, "schema": {"seeds"}, "item file": {"item digest"}}
 """A file that is refused is lacking afterwards: what else must see that."""
+
+
+def broken(content: Content, failure: str | None = "no memory") -> None:
+    """A run that failed while training."""
+    nothing = dict.fromkeys(("digests", "training", "evaluation", "mechanism", "numerics"))
+    content |= {**nothing, "status": "failed", "failure": failure, "data": {}, "side_files": {}}
+    content["cost"] |= {"train_seconds": None, "evaluate_seconds": None}
+
+
+def editions(
+    records: Records,
+    *numbers: int,
+    correction: str | None = "a wrong note",
+    change: Callable[[Content], object] = lambda content: None,
+) -> None:
+    """Further editions of a record, all of which replace the first."""
+    first = records.path("hc/seed1")
+    for number in numbers:
+        content = records.read("hc/seed1")
+        content |= {"supersedes": file_digest(first), "correction": correction, "note": str(number)}
+        change(content)
+        name = f"hc/seed1-{number}"
+        records.write(name, content)
+        if content["evaluation"]:
+            shutil.copyfile(items_path(first), items_path(records.path(name)))
+
+
+def unevaluated(records: Records) -> None:
+    items_path(records.path("hc/seed1")).unlink()
+    records.change(
+        "hc/seed1", each(put("evaluation", None), put("side_files", {}), put("cost.evaluate_seconds", None))
+    )
 
 
 def twice(records: Records) -> None:
@@ -320,6 +484,16 @@ def test_the_check_that_is_meant_refuses_the_tampering_and_no_other(case: Case, 
     assert all(problem.file and problem.found and problem.expected for problem in report.problems)
 
 
+def test_gains_and_matrices_over_depth_that_agree_are_no_problem(records: Records) -> None:
+    records.change("hc/seed1", over_depth("step", 220))
+    assert records.verify().problems == ()
+
+
+def test_an_a_a_run_beside_the_others_stands_every_check(records: Records) -> None:
+    repeated()(records)
+    assert not records.verify().problems
+
+
 def test_every_check_has_a_case() -> None:
     only_notes = {"environment"}
     assert {case.check for case in CASES} == explained().keys() - only_notes
@@ -346,15 +520,48 @@ def test_a_correction_replaces_what_it_supersedes(records: Records) -> None:
     digest = file_digest(old)
     shutil.copyfile(old, records.path("hc/seed1-2"))
     shutil.copyfile(items_path(old), items_path(records.path("hc/seed1-2")))
-    records.change("hc/seed1-2", each(put("supersedes", digest), put("note", "corrected")))
+    records.change("hc/seed1-2", each(put("supersedes", digest), put("correction", "a wrong note")))
     assert records.verify().problems == ()
 
 
-def test_a_reproduction_of_the_record_beside_it_is_told(records: Records) -> None:
-    reproduction_of(file_digest(records.path("hc/seed1")))(records)
+def test_a_record_has_one_successor(records: Records) -> None:
+    editions(records, 2, 3)
+    found = {problem.found for problem in records.verify().problems if problem.check == "supersedes"}
+    assert found == {f"supersedes what {records.path('hc/seed1-2')} supersedes", "supersedes seed1.json"}
+
+
+def test_a_failed_run_counts_as_reported_and_may_be_replaced_without_a_reason(
+    records: Records, tmp_path: Path
+) -> None:
+    result = records.read("hc/seed1")
+    items = items_path(records.path("hc/seed1")).rename(tmp_path / "kept")
+    records.change("hc/seed1", broken)
+    assert records.verify().problems == ()
+    items.rename(items_path(records.path("hc/seed1-2")))
+    records.write("hc/seed1-2", result | {"supersedes": file_digest(records.path("hc/seed1"))})
+    assert records.verify().problems == ()
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"by": "a reader"},
+        judged("inside interval", 0.5, (0, 1)),
+        judged("outside interval", 1.5, (0, 1)),
+        judged("no interval", 1.5, None),
+        {
+            **judged("outside interval", None, (0, 1)),
+            "differences": (Difference(what="status", recorded="complete", here="diverged"),),
+        },
+    ],
+    ids=lambda changes: changes.get("verdict", "identical bits"),
+)
+def test_a_reproduction_of_the_record_beside_it_is_told(records: Records, changes: dict[str, Any]) -> None:
+    reproduction_of(**changes)(records)
     report = records.verify()
     assert report.problems == ()
-    assert any("identical bits" in note.text for note in report.notes)
+    (said,) = [note.text for note in report.notes if note.check == "reproduction"]
+    assert said.endswith(changes.get("verdict", "identical bits"))
 
 
 def test_what_was_not_checked_is_said(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ import torch
 from transformers import PreTrainedModel
 
 from mhc_bench.bench.rates import MachineRates
-from mhc_bench.bench.traffic import DIRECTIONS, LEVELS, Level, Traffic, plain_traffic, sublayer_traffic
+from mhc_bench.bench.traffic import DIRECTIONS, LEVELS, Level, Pass, Traffic, plain_traffic, sublayer_traffic
 from mhc_bench.model import flops_per_token, residual_connections
 from mhc_bench.residual.baseline import Baseline
 from mhc_bench.residual.widened import WidenedConnection
@@ -61,21 +61,20 @@ def step_floor(
     flops = flops_per_token(model, sequence_length) * tokens
     traffic = {}
     for level in LEVELS:
-        if (passes := _passes(first, streams, level)) is not None:
+        if (both := connection_traffic(first, streams, level)) is not None:
+            passes = both["forward"] + both["backward"]
             size = len(connections) * passes.bytes(tokens, width, itemsize)
             traffic[str(level)] = Moved(passes.units, size, size / rates.copy_bytes_per_second)
     return StepFloor(flops, flops / rates.matmul_flops_per_second, streams, traffic)
 
 
-def _passes(connection: torch.nn.Module, streams: int, level: Level) -> Traffic | None:
-    """Forward and backward traffic of one sublayer; None for a connection of another kind."""
+def connection_traffic(connection: torch.nn.Module, streams: int, level: Level) -> dict[Pass, Traffic] | None:
+    """What a connection moves in one sublayer; None for a kind that the I/O model does not cover."""
     if isinstance(connection, Baseline):
-        passes = [plain_traffic() for _ in DIRECTIONS]
-    elif isinstance(connection, WidenedConnection):
-        passes = [sublayer_traffic(streams, direction, level) for direction in DIRECTIONS]
-    else:
-        return None
-    return passes[0] + passes[1]
+        return {direction: plain_traffic() for direction in DIRECTIONS}
+    if isinstance(connection, WidenedConnection):
+        return {direction: sublayer_traffic(streams, direction, level) for direction in DIRECTIONS}
+    return None
 
 
 def stream_count(connection: torch.nn.Module, width: int) -> int:

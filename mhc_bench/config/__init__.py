@@ -24,15 +24,18 @@ from mhc_bench.config.schema import (
     Protocol,
     RunConfig,
     ScheduleConfig,
+    SearchConfig,
     ShardsConfig,
     SlurmConfig,
     SuiteConfig,
     TextConfig,
     TokenizerConfig,
     TrainingConfig,
+    TunedConfig,
     VariantConfig,
     WorldConfig,
 )
+from mhc_bench.config.search import optimizer_of, search_suite
 from mhc_bench.config.typed import plain
 
 __all__ = [
@@ -49,12 +52,14 @@ __all__ = [
     "Protocol",
     "RunConfig",
     "ScheduleConfig",
+    "SearchConfig",
     "ShardsConfig",
     "SlurmConfig",
     "SuiteConfig",
     "TextConfig",
     "TokenizerConfig",
     "TrainingConfig",
+    "TunedConfig",
     "VariantConfig",
     "WorldConfig",
     "check_same_run",
@@ -62,10 +67,12 @@ __all__ = [
     "load_data",
     "load_run_config",
     "load_suite",
+    "optimizer_of",
     "part_names",
     "plain",
     "protocol_id",
     "run_configs",
     "run_folder",
     "save_run_config",
+    "search_suite",
 ]

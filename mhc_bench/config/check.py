@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import re
 
@@ -12,15 +13,24 @@ from mhc_bench.config.schema import (
     LoggingConfig,
     OptimizerConfig,
     Protocol,
+    SearchConfig,
     ShardsConfig,
     SlurmConfig,
     SuiteConfig,
     TextConfig,
     TrainingConfig,
+    VariantConfig,
+    WorldConfig,
 )
 from mhc_bench.errors import UsageError
 
+LARGEST_PERTURBATION = 1e-3
+"""Relative: beyond this a start is another start and no repetition."""
+NAME = r"[A-Za-z0-9][A-Za-z0-9._+-]{0,99}"
 DURATION = r"[1-9][0-9]*[mhd]"
+MOST_PROCESSES = 2**16
+LARGEST_VOCABULARY = 2**24
+LONGEST_WAIT = 7 * 24 * 3600
 
 
 def check_suite(suite: SuiteConfig) -> None:
@@ -29,14 +39,33 @@ def check_suite(suite: SuiteConfig) -> None:
     Raises:
         UsageError: naming the value and what was expected.
     """
+    for field, names in (("name", [suite.name]), ("variants", suite.variants), ("arms", suite.arms)):
+        for name in names:
+            expected = "letters, digits, . _ + and -, a letter or digit first: it names a folder"
+            _require(re.fullmatch(NAME, name) is not None, field, repr(name), expected)
     _require(bool(suite.variants), "variants", "an empty list", "at least one variant")
     _require(bool(suite.seeds), "seeds", "an empty list", "at least one seed, such as seeds=[0,1,2]")
     _require(len(set(suite.seeds)) == len(suite.seeds), "seeds", suite.seeds, "each seed once")
     for seed in suite.seeds:
         _require(0 <= seed < 2**31, "seeds", seed, "whole numbers from 0 to 2147483647")
+    for name, variant in suite.variants.items():
+        _check_perturbation(name, variant)
+    if suite.search:
+        shared = sorted({*suite.seeds} & {*suite.search.seeds})
+        _require(not shared, "search.seeds", suite.search.seeds, f"none of the runs' own seeds, not {shared}")
+    runs = suite.tuning.runs
+    _require(runs is None or runs >= 0, "tuning.runs", runs, "0 or more, or null where nobody counted")
     check_protocol(suite, suite.hardware)
     check_launcher(suite.launcher)
     check_logging(suite.logging, suite.training.steps)
+
+
+def _check_perturbation(name: str, variant: VariantConfig) -> None:
+    """An A/A run is the baseline under another name."""
+    field, value = f"variants.{name}.perturbation", variant.perturbation
+    _require(0 <= value <= LARGEST_PERTURBATION, field, value, f"0 to {LARGEST_PERTURBATION}")
+    again = variant.connection == "baseline" and name != "baseline"
+    _require(not value or again, field, value, "0 but for the baseline under another name: see baseline-aa")
 
 
 def check_protocol(protocol: Protocol, hardware: HardwareConfig) -> None:
@@ -45,6 +74,8 @@ def check_protocol(protocol: Protocol, hardware: HardwareConfig) -> None:
     Raises:
         UsageError: naming the value and what was expected.
     """
+    scale = protocol.model.initialisation.scale
+    _require(scale > 0, "model.initialisation.scale", scale, "a positive number")
     check_training(protocol.training)
     check_optimizer(protocol.optimizer)
     check_hardware(hardware, protocol.training)
@@ -54,6 +85,28 @@ def check_protocol(protocol: Protocol, hardware: HardwareConfig) -> None:
         protocol.evaluation.batch_size > 0, "evaluation.batch_size", protocol.evaluation.batch_size, ">= 1"
     )
     check_data(protocol.data)
+    if protocol.search:
+        check_search(protocol.search, protocol.optimizer)
+
+
+def check_search(search: SearchConfig, optimizer: OptimizerConfig) -> None:
+    """A grid of values that a run can have, the optimizer's own among them."""
+    for name, own in (("learning_rate", optimizer.learning_rate), ("weight_decay", optimizer.weight_decay)):
+        values: list[float] = getattr(search, f"{name}s")
+        expected = f"different values, optimizer.{name} = {own} among them"
+        optional = name == "weight_decay" and not values
+        _require(optional or own in values, f"search.{name}s", values, expected)
+        _require(len(set(values)) == len(values), f"search.{name}s", values, expected)
+    for rate in search.learning_rates:
+        check_optimizer(dataclasses.replace(optimizer, learning_rate=rate))
+    for decay in search.weight_decays:
+        check_optimizer(dataclasses.replace(optimizer, weight_decay=decay))
+    _require(
+        bool(search.seeds), "search.seeds", "an empty list", "at least one seed, such as search.seeds=[100]"
+    )
+    _require(len(set(search.seeds)) == len(search.seeds), "search.seeds", search.seeds, "each seed once")
+    for seed in search.seeds:
+        _require(0 <= seed < 2**31, "search.seeds", seed, "whole numbers from 0 to 2147483647")
 
 
 def check_data(data: DataConfig) -> None:
@@ -62,6 +115,13 @@ def check_data(data: DataConfig) -> None:
     if isinstance(data, (TextConfig, ShardsConfig)):
         share = data.validation_fraction
         _require(0 < share < 1, "data.validation_fraction", share, "between 0 and 1")
+        _require(bool(data.suffixes), "data.suffixes", data.suffixes, "at least one, such as .txt")
+    if isinstance(data, WorldConfig):
+        _require(data.world_seed >= 0, "data.world_seed", data.world_seed, "0 or more")
+    if isinstance(data, TextConfig):
+        size = data.tokenizer.vocabulary
+        expected = f"258 (bytes, padding and end) to {LARGEST_VOCABULARY}"
+        _require(258 <= size <= LARGEST_VOCABULARY, "data.tokenizer.vocabulary", size, expected)
     if isinstance(data, ShardsConfig):
         _require(0 < data.vocabulary <= 2**31, "data.vocabulary", data.vocabulary, "1 to 2147483648")
 
@@ -102,6 +162,8 @@ def check_optimizer(optimizer: OptimizerConfig) -> None:
     )
     for start in schedule.drops:
         _require(0 <= start <= 1, "optimizer.schedule.drops", start, "fractions of the run, 0 to 1")
+    for factor in schedule.drops.values():
+        _require(factor >= 0, "optimizer.schedule.drops", factor, "multipliers of 0 or more")
 
 
 def check_logging(logging: LoggingConfig, steps: int) -> None:
@@ -127,7 +189,13 @@ def check_hardware(hardware: HardwareConfig, training: TrainingConfig) -> None:
     """Counts that divide the batch."""
     for name in ("devices", "nodes", "threads"):
         value = getattr(hardware, name)
-        _require(value > 0, f"hardware.{name}", value, "at least 1")
+        _require(0 < value <= MOST_PROCESSES, f"hardware.{name}", value, f"1 to {MOST_PROCESSES}")
+    for name in ("workers", "side_by_side"):
+        value = getattr(hardware, name)
+        _require(0 <= value <= MOST_PROCESSES, f"hardware.{name}", value, f"0 to {MOST_PROCESSES}")
+    for name in ("collective_timeout", "worker_timeout"):
+        value = getattr(hardware, name)
+        _require(0 < value <= LONGEST_WAIT, f"hardware.{name}", value, f"1 to {LONGEST_WAIT} seconds")
     world = hardware.devices * hardware.nodes
     _require(
         world == 1 or hardware.sharding != "none",
@@ -161,7 +229,6 @@ def check_hardware(hardware: HardwareConfig, training: TrainingConfig) -> None:
         hardware.compile,
         "false with hardware.recompute=block, whose hooks no compiled graph can hold",
     )
-    _require(hardware.side_by_side >= 0, "hardware.side_by_side", hardware.side_by_side, "0 or more")
     elsewhere = {"gpu": "compiled", "cpu": "triton"}[hardware.accelerator]
     interpreted = os.environ.get("TRITON_INTERPRET") == "1"
     _require(

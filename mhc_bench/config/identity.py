@@ -7,11 +7,12 @@ import hashlib
 import json
 from typing import Any
 
-from mhc_bench.config.schema import ADDED_LATER_KEY, PLACE_KEY, HardwareConfig, Protocol
+from mhc_bench.config.schema import ADDED_LATER_KEY, PLACE_KEY, HardwareConfig, Protocol, RunConfig
 
 PROTOCOL_VERSION = 1
 """Raised when the meaning of a protocol changes while its fields do not (see docs/architecture.md)."""
 DIGITS = 10
+PROTOCOL_FIELDS = frozenset(field.name for field in dataclasses.fields(Protocol))
 
 
 def digest(content: object) -> str:
@@ -22,8 +23,7 @@ def digest(content: object) -> str:
 
 def protocol_fields(protocol: Protocol) -> dict[str, Any]:
     """The fields of `Protocol` as plain values, whatever the subclass adds."""
-    names = [field.name for field in dataclasses.fields(Protocol)]
-    return {name: dataclasses.asdict(getattr(protocol, name)) for name in names}
+    return {name: value for name, value in dataclasses.asdict(protocol).items() if name in PROTOCOL_FIELDS}
 
 
 def identifying(part: Any) -> dict[str, Any]:
@@ -48,8 +48,18 @@ def protocol_id(protocol: Protocol, version: int = PROTOCOL_VERSION) -> str:
     Args:
         version: what the fields mean; another one than today's for records of its time.
     """
-    parts = {field.name: identifying(getattr(protocol, field.name)) for field in dataclasses.fields(Protocol)}
+    parts = {name: value for name, value in identifying(protocol).items() if name in PROTOCOL_FIELDS}
     return digest({"version": version, **parts})
+
+
+RUN_FIELDS = ("suite", "arm", "protocol_id", "variant_name", "variant", "seed", "tuned")
+"""What makes two runs the same one."""
+
+
+def run_id(run: RunConfig) -> str:
+    """Digest of what tells a run from all others; its hardware may change."""
+    values = dataclasses.asdict(run)
+    return digest({name: values[name] for name in RUN_FIELDS})
 
 
 def cost_id(protocol: Protocol, hardware: HardwareConfig, version: int = PROTOCOL_VERSION) -> str:

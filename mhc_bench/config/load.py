@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+import yaml
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from mhc_bench.config.check import check_data, check_protocol, check_suite
-from mhc_bench.config.identity import cost_id, protocol_fields, protocol_id
+from mhc_bench.config.identity import PROTOCOL_FIELDS, RUN_FIELDS, cost_id, protocol_fields, protocol_id
 from mhc_bench.config.parts import (
     GROUPS,
     as_mapping,
@@ -23,7 +25,7 @@ from mhc_bench.config.parts import (
     resolve_base,
     variant_names,
 )
-from mhc_bench.config.schema import DataConfig, RunConfig, SuiteConfig
+from mhc_bench.config.schema import DataConfig, Protocol, RunConfig, SuiteConfig
 from mhc_bench.config.typed import plain, typed, typed_data
 from mhc_bench.errors import UsageError, choose
 from mhc_bench.files import write_text
@@ -42,9 +44,11 @@ def load_suite(name: str, overrides: Iterable[str] = ()) -> SuiteConfig:
     over = parse_overrides(rest)
     for field, folder in GROUPS.items():
         content[field] = _part(field, folder, chosen.get(field, content.get(field, {})))
-    content["variants"] = _variants(content.get("variants", []), over.pop("variants", None))
-    content["arms"] = _arms(content.get("arms", {}), over.pop("arms", None))
-    suite = typed(SuiteConfig, merge(content, over), f"suite {name}")
+    content["variants"] = _variants(content.get("variants", []), over.pop("variants", {}))
+    content["arms"] = _arms(content.get("arms", {}), over.pop("arms", {}))
+    content = merge(content, over)
+    content["data"] = _from_home(content["data"])
+    suite = typed(SuiteConfig, content, f"suite {name}")
     check_suite(suite)
     return suite
 
@@ -55,10 +59,23 @@ def load_data(name: str, overrides: Iterable[str] = ()) -> DataConfig:
     Raises:
         UsageError: unknown source, key or value; a value that makes no sense.
     """
-    content = merge(read_part("data", "data", name), parse_overrides(overrides))
+    content = _from_home(merge(read_part("data", "data", name), parse_overrides(overrides)))
     data = typed_data(content, f"data {name}")
     check_data(data)
     return data
+
+
+def _from_home(data: Any) -> Any:
+    """A data configuration with `~` for the home folder: neither records nor ids shall know whose it is."""
+    if not isinstance(data, dict):
+        return data
+    home = Path.home()
+    places = {
+        name: Path("~") / Path(data[name]).relative_to(home)
+        for name in ("path", "source", "tokenizer")
+        if isinstance(data.get(name), str) and Path(data[name]).is_relative_to(home)
+    }
+    return data | {name: place.as_posix() for name, place in places.items()}
 
 
 def parse_overrides(overrides: Iterable[str]) -> dict[str, Any]:
@@ -73,7 +90,7 @@ def parse_overrides(overrides: Iterable[str]) -> dict[str, Any]:
             raise UsageError(f"override {item!r}: expected key=value, such as training.steps=100")
     try:
         content = OmegaConf.to_container(OmegaConf.from_dotlist(items))
-    except (OmegaConfBaseException, ValueError) as error:
+    except (OmegaConfBaseException, yaml.YAMLError, ValueError) as error:
         raise UsageError(f"overrides {' '.join(items)}: {str(error).splitlines()[0]}") from None
     return as_mapping("overrides", content)
 
@@ -103,8 +120,8 @@ def _variants(listed: object, over: object) -> dict[str, Any]:
     known = _variant_mappings(listed)
     if isinstance(over, (str, list)):
         names = [over] if isinstance(over, str) else [str(name) for name in over]
-        return {key: value for name in names for key, value in _pick_variant(name, known).items()}
-    changes = as_mapping("variants", over or {})
+        return _each_once(_pick_variant(name, known) for name in names)
+    changes = as_mapping("variants", over)
     for name in changes:
         choose("variant of this suite", name, known)
     return merge(known, changes)
@@ -112,11 +129,20 @@ def _variants(listed: object, over: object) -> dict[str, Any]:
 
 def _variant_mappings(listed: object) -> dict[str, Any]:
     if isinstance(listed, list):
-        return {key: value for name in listed for key, value in _pick_variant(str(name), {}).items()}
+        return _each_once(_pick_variant(str(name), {}) for name in listed)
     return {
         name: resolve_base("variant", "variants", as_mapping(f"variant {name}", value))
         for name, value in as_mapping("variants", listed).items()
     }
+
+
+def _each_once(picked: Iterable[dict[str, Any]]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for name, value in (item for each in picked for item in each.items()):
+        if name in found:
+            raise UsageError(f"variants: {name!r} is listed twice: expected each variant once")
+        found[name] = value
+    return found
 
 
 def _pick_variant(name: str, known: dict[str, Any]) -> dict[str, Any]:
@@ -130,7 +156,7 @@ def _pick_variant(name: str, known: dict[str, Any]) -> dict[str, Any]:
 
 def _arms(arms: object, chosen: object) -> dict[str, Any]:
     known = as_mapping("arms", arms)
-    if chosen is None:
+    if chosen == {}:
         return known
     names = [str(name) for name in chosen] if isinstance(chosen, list) else [str(chosen)]
     return {choose("arm", name, known): known[name] for name in names}
@@ -139,21 +165,27 @@ def _arms(arms: object, chosen: object) -> dict[str, Any]:
 def run_configs(suite: SuiteConfig) -> list[RunConfig]:
     """All runs of a suite: arms, then seeds, then variants, so that a pair is finished early."""
     return [
-        _run(suite, arm, variant, seed)
-        for arm in suite.arms or [""]
+        _run(shared, suite, variant, seed)
+        for shared in (_shared(suite, arm) for arm in suite.arms or [""])
         for seed in suite.seeds
         for variant in suite.variants
     ]
 
 
-def _run(suite: SuiteConfig, arm: str, variant: str, seed: int) -> RunConfig:
-    content = merge(protocol_fields(suite), suite.arms.get(arm, {}))
-    content |= {name: dataclasses.asdict(getattr(suite, name)) for name in ("hardware", "logging")}
-    content |= {"suite": suite.name, "arm": arm, "seed": seed, "variant_name": variant}
-    content |= {"variant": dataclasses.asdict(suite.variants[variant]), "protocol_id": "", "cost_id": ""}
-    run = typed(RunConfig, content, f"suite {suite.name}, arm {arm}" if arm else f"suite {suite.name}")
+def _shared(suite: SuiteConfig, arm: str) -> RunConfig:
+    """What all runs of one arm share, resolved and checked; variant and seed are to be filled in."""
+    protocol: Protocol = suite
+    if changes := suite.arms.get(arm):
+        protocol = typed(Protocol, merge(protocol_fields(suite), changes), f"suite {suite.name}, arm {arm}")
+    own = {name: getattr(protocol, name) for name in PROTOCOL_FIELDS}
+    run = RunConfig(**own, suite=suite.name, arm=arm, hardware=suite.hardware, logging=suite.logging)
     check_protocol(run, run.hardware)
     return dataclasses.replace(run, protocol_id=protocol_id(run), cost_id=cost_id(run, run.hardware))
+
+
+def _run(shared: RunConfig, suite: SuiteConfig, variant: str, seed: int) -> RunConfig:
+    own = dataclasses.replace(shared, variant_name=variant, variant=suite.variants[variant], seed=seed)
+    return copy.deepcopy(own)  # no two runs share a part that one could change
 
 
 def run_folder(root: Path, run: RunConfig) -> Path:
@@ -196,11 +228,8 @@ def check_same_run(run: RunConfig, folder: Path) -> None:
     if not (folder / RUN_CONFIG_FILE).exists():
         return
     there = load_run_config(folder)
-    for field in _identity_fields():
+    for field in RUN_FIELDS:
         ours, theirs = getattr(run, field), getattr(there, field)
-        if ours != theirs:
+        chosen_yet = field != "tuned" or ours is not None
+        if ours != theirs and chosen_yet:
             raise UsageError(f"{folder} holds another run: its {field} is {theirs!r}, expected {ours!r}")
-
-
-def _identity_fields() -> Sequence[str]:
-    return ("suite", "arm", "protocol_id", "variant_name", "variant", "seed")

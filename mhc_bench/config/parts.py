@@ -21,6 +21,8 @@ GROUPS = {
     "launcher": "launchers",
 }
 """Suite field -> folder of its named parts."""
+COMPARED = ("description", "variants", "arms")
+"""What a suite compares; everything else of it is how, and can be another suite's, by `protocol: <suite>`."""
 VARIANT_ENTRY_POINTS = "mhc_bench.variants"
 """The entry-point group of other packages' variants; `residual.registry` reads the same one."""
 
@@ -98,11 +100,14 @@ def _with_bases(kind: str, folder: str, name: str, seen: tuple[str, ...]) -> dic
 def resolve_base(
     kind: str, folder: str, content: dict[str, Any], seen: tuple[str, ...] = ()
 ) -> dict[str, Any]:
-    """`content` laid over the part that its `base` names, if any."""
-    if "base" not in content:
-        return content
+    """`content` laid over the part that its `base` names, if any; a suite also over another's `protocol`."""
+    under = _with_bases(kind, folder, str(content["base"]), seen) if "base" in content else {}
     own = {key: value for key, value in content.items() if key != "base"}
-    return merge(_with_bases(kind, folder, str(content["base"]), seen), own)
+    if kind == "suite" and "protocol" in own:
+        how = _with_bases(kind, folder, str(own.pop("protocol")), seen)
+        compared = {key: value for key, value in under.items() if key in COMPARED}
+        under = {key: value for key, value in how.items() if key not in COMPARED} | compared
+    return merge(under, own)
 
 
 def merge(under: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:

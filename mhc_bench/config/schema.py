@@ -43,6 +43,9 @@ class DataConfig:
     kind: str = MISSING
     validation_tokens: int = 65_536
     """Size of the validation stream, in tokens; the same for every variant and seed."""
+    validation_split: Literal["validation", "selection"] = field(default="validation", metadata=ADDED_LATER)
+    """What a run is validated on. `selection` is as large, has nothing in common with what tables report, and
+    serves the trials of the tuned track."""
 
 
 @dataclass
@@ -191,6 +194,10 @@ class HardwareConfig:
     """Which implementation computes the residual connections' operations (`mhc_bench.ops`)."""
     compile: bool = field(default=False, metadata=ADDED_LATER)
     """torch.compile each decoder layer."""
+    collective_timeout: int = field(default=1800, metadata=ADDED_LATER)
+    """Several devices: seconds that a rank waits for the others before the run ends with an error."""
+    worker_timeout: int = field(default=600, metadata=ADDED_LATER)
+    """Seconds that training waits for a row from `workers` before the run ends with an error."""
     side_by_side: int = 0
     """Runs at the same time; 0 for as many as finish sooner (CPU) or as there are free devices (GPU)."""
 
@@ -265,6 +272,9 @@ class VariantConfig:
 
     connection: str = MISSING
     options: dict[str, Any] = field(default_factory=dict)
+    perturbation: float = field(default=0.0, metadata=ADDED_LATER)
+    """A/A runs of the baseline: how far each start weight is moved, relative to its size. Such a run is a
+    repetition that shows what rounding alone does, and no row of a table."""
 
 
 @dataclass
@@ -278,6 +288,30 @@ class TuningConfig:
 
 
 @dataclass
+class SearchConfig:
+    """The tuned track: each variant is trained with the values that did best in trials of its own.
+
+    All variants get the same grid, learning rates x weight decays, and the same seeds.
+    """
+
+    learning_rates: list[float] = MISSING
+    weight_decays: list[float] = field(default_factory=list)
+    """Empty for the optimizer's own alone."""
+    seeds: list[int] = MISSING
+    """Of the trials; none of them is a seed of the runs."""
+    rule: Literal["lowest_mean_loss"] = "lowest_mean_loss"
+    """The grid point whose trials end with the lowest loss on the selection split, mean over their seeds."""
+
+
+@dataclass
+class TunedConfig:
+    """A point of the grid: what the trials chose for one variant."""
+
+    learning_rate: float = MISSING
+    weight_decay: float = MISSING
+
+
+@dataclass
 class Protocol:
     """Everything that all variants of a table share and that can change a result."""
 
@@ -286,6 +320,8 @@ class Protocol:
     training: TrainingConfig = field(default_factory=TrainingConfig)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
+    search: SearchConfig | None = field(default=None, metadata=ADDED_LATER)
+    """Null for the fixed track: the optimizer's values for every variant."""
 
 
 @dataclass
@@ -300,6 +336,8 @@ class RunConfig(Protocol):
     variant_name: str = MISSING
     variant: VariantConfig = field(default_factory=VariantConfig)
     seed: int = MISSING
+    tuned: TunedConfig | None = None
+    """Tuned track: what replaces the optimizer's own values. No part of any id."""
     hardware: HardwareConfig = field(default_factory=HardwareConfig)
     logging: LoggingConfig = field(default_factory=LoggingConfig)
 

@@ -17,6 +17,7 @@ from mhc_bench.config.schema import (
     RunConfig,
     SuiteConfig,
 )
+from mhc_bench.config.values import check_values
 from mhc_bench.errors import UsageError, choose, closest
 
 T = TypeVar("T")
@@ -46,6 +47,7 @@ def typed_data(content: dict[str, Any], where: str) -> DataConfig:
 
 
 def _complete(kind: type[T], node: DictConfig, content: dict[str, Any], where: str) -> T:
+    check_values(kind, content, "", where)
     merged = _merge(node, content, where)
     missing = sorted(OmegaConf.missing_keys(merged))
     if missing:

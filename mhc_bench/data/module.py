@@ -95,6 +95,7 @@ class TokenData(L.LightningDataModule):
             batch_sampler=StepSampler(plan, trainer.global_rank, trainer.global_step, training.steps),
             collate_fn=collate,
             num_workers=self.config.hardware.workers,
+            timeout=self.config.hardware.worker_timeout if self.config.hardware.workers else 0,
             pin_memory=self.config.hardware.accelerator == "gpu",
             generator=torch.Generator(),  # otherwise every iter() draws from the global generator
         )

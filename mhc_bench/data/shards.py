@@ -44,6 +44,7 @@ class ShardSource:
         self._train = TokenStream(folder, manifest.of("train"), manifest.dtype)
         self._validation = TokenStream(folder, manifest.of("validation"), manifest.dtype)
         self._validation_tokens = config.validation_tokens
+        self._validation_split = config.validation_split
         self.tokenizer = stored_tokenizer(folder, manifest).fast()
         self.vocabulary = manifest.vocabulary
         self.identity = {
@@ -58,8 +59,10 @@ class ShardSource:
         return self._train.read(training_start(seed, index, length, windows), length)
 
     def validation_rows(self, length: int) -> npt.NDArray[np.int64]:
-        """The first windows of the validation tokens, about `validation_tokens` in all, `[R, length]`."""
-        starts = validation_starts(len(self._validation), length, self._validation_tokens)
+        """Windows of the validation tokens, about `validation_tokens` in all, `[R, length]`."""
+        starts = validation_starts(
+            len(self._validation), length, self._validation_tokens, self._validation_split
+        )
         return np.stack([self._validation.read(int(start), length) for start in starts])
 
     def validation_bytes_per_token(self, length: int) -> float:

@@ -42,6 +42,7 @@ class TextSource:
         self._train = _cached_tokens(folder / "train.npy", train, self._backend)
         self._validation = _cached_tokens(folder / "validation.npy", validation, self._backend)
         self._validation_tokens = config.validation_tokens
+        self._validation_split = config.validation_split
         self.tokenizer = PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]
             tokenizer_object=self._backend, eos_token=EOS, bos_token=EOS, pad_token=PAD
         )
@@ -59,8 +60,10 @@ class TextSource:
         return row
 
     def validation_rows(self, length: int) -> npt.NDArray[np.int64]:
-        """The first windows of the validation tokens, about `validation_tokens` in all, `[R, length]`."""
-        starts = validation_starts(len(self._validation), length, self._validation_tokens)
+        """Windows of the validation tokens, about `validation_tokens` in all, `[R, length]`."""
+        starts = validation_starts(
+            len(self._validation), length, self._validation_tokens, self._validation_split
+        )
         rows: npt.NDArray[np.int64] = self._validation[starts[:, None] + np.arange(length)].astype(np.int64)
         return rows
 

@@ -32,10 +32,23 @@ def training_start(seed: int, index: int, length: int, windows: int) -> int:
     return int(_order(seed, epoch, windows)[place]) * (length - 1)
 
 
-def validation_starts(tokens: int, length: int, wanted: int) -> npt.NDArray[np.int64]:
-    """Where the validation rows begin: the first windows, about `wanted` tokens in all, `[R]`."""
+def validation_starts(tokens: int, length: int, wanted: int, split: str) -> npt.NDArray[np.int64]:
+    """Where the validation rows begin, `[R]`, about `wanted` tokens in all.
+
+    `validation` has the first windows, `selection` as many of the last ones.
+
+    Raises:
+        UsageError: when the two would share a window.
+    """
     windows = count_windows(tokens, length, "validation")
-    return np.arange(max(1, min(windows, wanted // (length - 1))), dtype=np.int64) * (length - 1)
+    rows = max(1, min(windows, wanted // (length - 1)))
+    first = 0 if split == "validation" else windows - rows
+    if split == "selection" and windows < 2 * rows:
+        raise UsageError(
+            f"data.validation_split is {split}: {windows} rows are held out, expected {2 * rows}, twice "
+            "what is validated on; lower data.validation_tokens or hold out more"
+        )
+    return (first + np.arange(rows, dtype=np.int64)) * (length - 1)
 
 
 @functools.lru_cache(maxsize=2)

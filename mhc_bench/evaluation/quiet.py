@@ -13,7 +13,6 @@ import lm_eval.api.model
 import lm_eval.api.task
 import lm_eval.models.huggingface
 import lm_eval.utils
-from transformers.utils import logging as transformers_logging
 
 from mhc_bench.evaluation.availability import quiet_datasets
 
@@ -24,18 +23,6 @@ _NOTEWORTHY = ("runcat", "Label index")
 _BAR_MODULES = (lm_eval.api.task, lm_eval.api.model, lm_eval.models.huggingface)
 
 T = TypeVar("T")
-
-
-@contextlib.contextmanager
-def quiet_transformers() -> Iterator[None]:
-    """No bars while a model of a few files is loaded or saved."""
-    shown = transformers_logging.is_progress_bar_enabled()
-    transformers_logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        if shown:
-            transformers_logging.enable_progress_bar()
 
 
 @contextlib.contextmanager

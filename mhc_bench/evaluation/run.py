@@ -20,13 +20,14 @@ from mhc_bench.evaluation.availability import check_runnable
 from mhc_bench.evaluation.baselines import known_baselines
 from mhc_bench.evaluation.harness import Outcome, ask, make_lm
 from mhc_bench.evaluation.items import write_items
-from mhc_bench.evaluation.quiet import Progress, quiet_transformers
+from mhc_bench.evaluation.quiet import Progress
 from mhc_bench.evaluation.ranks import Ranks, divided, joined, serve
 from mhc_bench.evaluation.scores import json_clean, summarise
 from mhc_bench.evaluation.summary import EvaluationSummary, write_evaluation
 from mhc_bench.evaluation.tasks import lm_eval_root
 from mhc_bench.files import write_json, write_text
 from mhc_bench.model import load_model
+from mhc_bench.model.quiet import quiet_transformers
 from mhc_bench.model.saving import FINAL
 from mhc_bench.resources import tasks_dir
 

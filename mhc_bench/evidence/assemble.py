@@ -22,6 +22,7 @@ TRAINING_ELSEWHERE = (
     "shared_weight_digest",
     "token_stream_digest",
     "weight_digest",
+    "start_digest",
     "loss_curve",
     "probes",
     "threads",
@@ -57,10 +58,15 @@ class RunEvidence:
     evaluation: Mapping[str, Any] | None = None
     curves: Mapping[str, Curve] = field(default_factory=dict)
     """Gain and gradient-norm curves by the names in `record.CURVES`; the loss curve is in the summary."""
+    depth: Mapping[str, Any] | None = None
+    """Fields of `Depth`; None where it was not measured."""
     step_time: Mapping[str, Any] | None = None
     """Fields of `StepTime`; None where it was not measured."""
     side_files: Mapping[str, str] = field(default_factory=dict)
     failure: str | None = None
+    """Why the run is not finished, in one line; with a training it is partial, without one failed."""
+    supersedes: str | None = None
+    """The digest of the record of an earlier attempt."""
 
 
 def assemble_record(run: RunEvidence) -> Record:
@@ -91,6 +97,7 @@ def _described(run: RunEvidence) -> dict[str, Any]:
         "tuning": run.tuning,
         "side_files": run.side_files,
         "failure": run.failure,
+        "supersedes": run.supersedes,
         "status": _status(run),
     }
 
@@ -103,12 +110,13 @@ def _identity(configuration: Mapping[str, Any]) -> dict[str, Any]:
         "variant": configuration.get("variant_name"),
         "connection": variant.get("connection"),
         "options": variant.get("options") or {},
+        "perturbation": variant.get("perturbation") or 0.0,
     }
 
 
 def _status(run: RunEvidence) -> str:
     if run.training is None:
-        return "failed" if run.failure else "partial"
+        return "failed"
     if run.failure:
         return "partial"
     return str(run.training["status"]) if _ended_well(run.training) else "diverged"
@@ -144,6 +152,7 @@ def _trained(run: RunEvidence) -> dict[str, Any]:
             "shared_weights": summary["shared_weight_digest"],
             "token_stream": summary["token_stream_digest"],
             "weights": summary["weight_digest"],
+            "start": summary.get("start_digest"),
         },
         "training": {
             **_without(summary, TRAINING_ELSEWHERE),
@@ -151,7 +160,11 @@ def _trained(run: RunEvidence) -> dict[str, Any]:
             "gradient_norm": summary["gradient_norm"] or None,
             "step_seconds": summary["step_seconds"] or None,
         },
-        "mechanism": {"probes": summary["probes"], "curves": {**curves, LOSS: loss.model_dump()}},
+        "mechanism": {
+            "probes": summary["probes"],
+            "curves": {**curves, LOSS: loss.model_dump()},
+            "depth": run.depth,
+        },
     }
 
 

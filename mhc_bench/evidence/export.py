@@ -8,8 +8,10 @@ import json
 from typing import Any
 
 from mhc_bench.evidence import quantities as q
+from mhc_bench.evidence.claims import as_data
 from mhc_bench.evidence.collate import Arm, Board, Cell, Row
 from mhc_bench.evidence.facts import facts
+from mhc_bench.evidence.paper import findings
 from mhc_bench.evidence.quantities import Quantity
 from mhc_bench.evidence.tables import headline_quantities, score_quantities, unpaired_notes
 
@@ -29,6 +31,12 @@ COLUMNS = (
     "low",
     "high",
     "pairs",
+    "p",
+    "p_holm",
+    "detectable",
+    "detectable_low",
+    "detectable_high",
+    "seeds_needed",
     "verdict",
 )
 
@@ -42,14 +50,15 @@ def all_quantities(arm: Arm) -> list[Quantity]:
 def metric_rows(board: Board) -> list[dict[str, Any]]:
     """One row per arm, variant and metric; unscaled values in the named unit, None where not measured."""
     return [
-        {"suite": board.suite, "arm": arm.name, "protocol_id": arm.protocol_id, **_metric(arm, row, quantity)}
+        {"suite": board.suite, "arm": arm.name, "protocol_id": arm.protocol_id, **metric(arm, row, quantity)}
         for arm in board.arms
         for row in arm.rows
         for quantity in all_quantities(arm)
     ]
 
 
-def _metric(arm: Arm, row: Row, quantity: Quantity) -> dict[str, Any]:
+def metric(arm: Arm, row: Row, quantity: Quantity) -> dict[str, Any]:
+    """One quantity of one variant: unscaled, None where there is none."""
     cell = arm.cell(row, quantity)
     return {
         "variant": row.variant,
@@ -67,12 +76,19 @@ def _metric(arm: Arm, row: Row, quantity: Quantity) -> dict[str, Any]:
 def _difference(cell: Cell) -> dict[str, Any]:
     found = cell.difference
     if found is None:
-        return {"difference": None, "low": None, "high": None, "pairs": None, "verdict": ""}
+        return {**dict.fromkeys(COLUMNS[COLUMNS.index("difference") : -1]), "verdict": ""}
+    detectable = found.detectable
     return {
         "difference": found.mean,
         "low": found.low,
         "high": found.high,
         "pairs": found.n,
+        "p": found.p,
+        "p_holm": cell.adjusted.p if cell.adjusted else None,
+        "detectable": detectable.value if detectable else None,
+        "detectable_low": detectable.low if detectable else None,
+        "detectable_high": detectable.high if detectable else None,
+        "seeds_needed": cell.seeds_needed,
         "verdict": cell.verdict,
     }
 
@@ -92,6 +108,7 @@ def to_json(board: Board) -> str:
         "suite": board.suite,
         "arms": [_arm(arm) for arm in board.arms],
         "metrics": metric_rows(board),
+        "claims": [as_data(one) for arm in board.arms for one in findings(arm)],
     }
     return json.dumps(content, indent=1, sort_keys=True, allow_nan=False) + "\n"
 
@@ -110,6 +127,10 @@ def _arm(arm: Arm) -> dict[str, Any]:
                 "status": record.status,
                 "validation_loss": record.validation_loss,
                 "record": record.digest,
+                "reproductions": [
+                    {"by": told.by, "verdict": told.verdict}
+                    for told in arm.reproductions.get(record.digest, ())
+                ],
             }
             for record in arm.records
         ],

@@ -25,6 +25,7 @@ def facts(arm: Arm) -> list[tuple[str, str]]:
         ("Variants", "; ".join(_variant(row.runs) for row in arm.rows)),
         ("Model", _model(first)),
         ("Training", _training(first)),
+        ("Track", _track(arm)),
         ("Learning rate", _learning_rate(arm)),
         ("Data", _common(arm, _data)),
         ("Source", _common(arm, _source)),
@@ -62,13 +63,28 @@ def _training(record: Record) -> str:
     return f"{steps * batch:,} tokens in {steps} steps of {batch}, sequences of {length}, {precision}"
 
 
+def _track(arm: Arm) -> str:
+    if arm.track == "fixed":
+        return "fixed: every variant trains with the protocol's optimizer"
+    seeds = _section(arm.records[0], "search").get("seeds")
+    told = listed(seeds) if isinstance(seeds, list) else ""
+    return (
+        "tuned: every variant trains with the values of the grid that did best in its own trials, by the "
+        f"lowest mean loss on the selection split; trial seeds {told}"
+    )
+
+
 def _learning_rate(arm: Arm) -> str:
     optimizer = _section(arm.records[0], "optimizer")
     schedule = _section(arm.records[0], "optimizer", "schedule")
     clip = optimizer.get("clip")
     clipping = "no clipping" if clip is None else f"gradients clipped at {clip}"
     note = _common(arm, lambda run: run.note)
-    rate = f"{optimizer.get('learning_rate')}, {schedule.get('shape')} schedule, {clipping}; the same for all"
+    rate, whose = optimizer.get("learning_rate"), "the same for all"
+    if arm.track == "tuned":
+        rate = _section(arm.records[0], "search").get("learning_rates")
+        whose = "chosen for each variant"
+    rate = f"{rate}, {schedule.get('shape')} schedule, {clipping}; {whose}"
     return f"{rate}. {note}" if note else rate
 
 

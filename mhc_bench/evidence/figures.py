@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,14 +16,17 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import LogFormatterMathtext
 
+from mhc_bench.evidence.bands import band_of_curve, curve_ends
 from mhc_bench.evidence.collate import Arm, Board, Row
-from mhc_bench.evidence.record import GAIN_BACKWARD, GAIN_FORWARD, GRADIENT_NORM, LOSS, Curve
+from mhc_bench.evidence.record import GAIN_BACKWARD, GAIN_FORWARD, GRADIENT_NORM, LOSS
 from mhc_bench.files import atomic_path
 
 OWN_STYLE = {"baseline": ("#222222", "-"), "hc": ("#D55E00", "--"), "mhc": ("#0072B2", "-.")}
 """Colours that colour-blind readers can tell apart (Okabe and Ito), and a dash pattern as a second sign."""
-OTHER_COLOURS = ("#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#8C6D1F")
+OTHER_COLOURS = ("#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#8C6D1F", "#7B3294", "#B2182B", "#5AAE61")
 OTHER_DASHES: tuple[tuple[int, tuple[int, ...]], ...] = ((0, (5, 1)), (0, (3, 1, 1, 1)), (0, (1, 1)))
+MOST_ABOVE = 10
+"""Variants whose names fit above a figure; more stand beside it, and the figure is higher."""
 SETTINGS: Any = {
     "svg.hashsalt": "mhc-bench",
     "svg.fonttype": "none",
@@ -147,8 +149,9 @@ def _bytes(figure: Figure, suffix: str) -> bytes:
 def draw(board: Board, plan: FigurePlan) -> Figure:
     """A figure: one column per arm, one row per panel of the plan."""
     columns, rows = len(board.arms), len(plan.panels)
-    width = 6.4 if columns == 1 else 3.4 * columns + 0.4
-    figure = Figure(figsize=(width, 2.9 * rows + 0.5), layout="constrained")
+    crowded = len(board.variants) > MOST_ABOVE
+    width = (6.4 if columns == 1 else 3.4 * columns + 0.4) + (2.4 if crowded else 0)
+    figure = Figure(figsize=(width, (4.6 if crowded else 2.9) * rows + 0.5), layout="constrained")
     FigureCanvasAgg(figure)
     grid = figure.subplots(rows, columns, squeeze=False, sharey="row", sharex="col")
     look = styles(board.variants)
@@ -163,7 +166,8 @@ def draw(board: Board, plan: FigurePlan) -> Figure:
     for panel, axes in zip(plan.panels, grid[:, 0], strict=True):
         if (frame := _frame(board, panel)) is not None:
             axes.set_ylim(*frame)  # shared by the row
-    figure.legend(handles=_legend(board, look), loc="outside upper center", ncols=5, frameon=False)
+    place, names = ("outside right upper", 1) if crowded else ("outside upper center", 5)
+    figure.legend(handles=_legend(board, look), loc=place, ncols=names, frameon=False)
     return figure
 
 
@@ -208,53 +212,12 @@ def _panel(axes: Axes, arm: Arm, panel: Panel, look: Mapping[str, Style]) -> Non
 
 def _draw_row(axes: Axes, row: Row, panel: Panel, style: Style) -> None:
     colour, dashes = style
-    curves = [curve for run in row.runs.values() if (curve := run.curve(panel.curve))]
-    steps, values = _aligned(curves, positive=panel.log)
-    if not len(steps):
+    band = band_of_curve(row, panel.curve, log=panel.log)
+    if band is None:
         return
-    middle, low, high = _band(values, geometric=panel.log)
-    axes.fill_between(steps, low, high, color=colour, alpha=0.16, linewidth=0)
-    axes.plot(steps, middle, color=colour, linestyle=dashes, linewidth=1.7)
+    axes.fill_between(band.places, band.low, band.high, color=colour, alpha=0.16, linewidth=0)
+    axes.plot(band.places, band.middle, color=colour, linestyle=dashes, linewidth=1.7)
     if row.diverged:  # the mean ends with the first run that ends; each seed's own line goes on
-        axes.plot(steps, values.T, color=colour, linewidth=0.7, alpha=0.7)
-    for ended in _ends(row, panel):
+        axes.plot(band.places, band.values.T, color=colour, linewidth=0.7, alpha=0.7)
+    for ended in curve_ends(row, panel.curve, log=panel.log):
         axes.plot(*ended, marker="x", color=colour, markersize=7, markeredgewidth=1.8, clip_on=False)
-
-
-def _aligned(
-    curves: list[Curve], *, positive: bool
-) -> tuple[np.ndarray[tuple[int], np.dtype[np.int64]], np.ndarray[tuple[int, int], np.dtype[np.float64]]]:
-    """All steps of any curve [S], and values [curves, S], NaN where a curve has none that can be drawn."""
-    steps = np.array(sorted({step for curve in curves for step in curve.steps}), dtype=np.int64)
-    values = np.full((len(curves), len(steps)), np.nan)
-    for index, curve in enumerate(curves):
-        places = np.searchsorted(steps, curve.steps)
-        values[index, places] = [math.nan if value is None else value for value in curve.values]
-    if positive:
-        values[~(values > 0)] = np.nan
-    return steps, values
-
-
-def _band(
-    values: np.ndarray[tuple[int, int], np.dtype[np.float64]], *, geometric: bool
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Mean over all seeds (NaN where a seed has no value: a mean of survivors misleads), lowest, highest."""
-    known = np.isfinite(values)
-    low = np.where(known, values, np.inf).min(axis=0)
-    high = np.where(known, values, -np.inf).max(axis=0)
-    middle = np.exp(np.log(values).mean(axis=0)) if geometric else values.mean(axis=0)
-    none = ~known.any(axis=0)
-    return middle, np.where(none, np.nan, low), np.where(none, np.nan, high)
-
-
-def _ends(row: Row, panel: Panel) -> list[tuple[int, float]]:
-    """Where the curves of diverged runs end."""
-    ends = []
-    for seed in row.diverged:
-        curve = row.runs[seed].curve(panel.curve)
-        drawn = list(zip(curve.steps, curve.values, strict=True)) if curve else []
-        finite = [
-            (step, value) for step, value in drawn if value is not None and (value > 0 or not panel.log)
-        ]
-        ends.extend(finite[-1:])
-    return ends

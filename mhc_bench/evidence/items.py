@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import re
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
+from mhc_bench.errors import RunError
 from mhc_bench.evidence import strict
 from mhc_bench.evidence.parts import Count, Name, Part
+from mhc_bench.evidence.record import Record
 
 ITEMS_FILE = "items.json.gz"
 """Its name in a run folder, and among a record's side files."""
@@ -79,3 +83,34 @@ def unpack_items(data: bytes) -> ItemFile:
     strict.parse(content)
     items = Items.model_validate_json(content)
     return ItemFile(items, hashlib.sha256(data).hexdigest(), hashlib.sha256(content).hexdigest())
+
+
+@dataclass(frozen=True)
+class ItemStore:
+    """Where the per-item outcomes of records lie; read when they are asked for."""
+
+    files: Mapping[str, Path] = field(default_factory=dict)
+    """Digest of a record -> its side file."""
+
+    def of(self, record: Record) -> Items | None:
+        """What every item of a run scored; None where the record has no such file.
+
+        Raises:
+            RunError: the file is damaged, or another one than the record was made from.
+        """
+        digest = record.evaluation.items if record.evaluation else None
+        path = self.files.get(record.digest)
+        return None if digest is None or path is None else _read_items(path, digest)
+
+
+@functools.lru_cache(maxsize=64)
+def _read_items(path: Path, digest: str) -> Items:
+    try:
+        if (size := path.stat().st_size) > LARGEST_PACKED:
+            raise ValueError(f"{size} bytes, at most {LARGEST_PACKED} are read")
+        found = unpack_items(path.read_bytes())
+    except (OSError, ValueError) as error:
+        raise RunError(f"{path}: no per-item outcomes: {' '.join(str(error).split())[:200]}") from error
+    if found.digest != digest:
+        raise RunError(f"{path}: other outcomes ({found.digest[:16]}) than its record's ({digest[:16]})")
+    return found.items

@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
-from mhc_bench.evidence import tables
+from mhc_bench.evidence import tables, uncertainty
+from mhc_bench.evidence.claims import claims_table
 from mhc_bench.evidence.collate import Arm, Board, collate
 from mhc_bench.evidence.export import to_csv, to_json
 from mhc_bench.evidence.facts import facts
 from mhc_bench.evidence.figures import planned, write_figures
+from mhc_bench.evidence.latex import latex_document
 from mhc_bench.evidence.markdown import render
-from mhc_bench.evidence.store import read_records
+from mhc_bench.evidence.page import html_page
+from mhc_bench.evidence.paper import findings
+from mhc_bench.evidence.reproduction import read_reproductions
+from mhc_bench.evidence.store import read_with_items, without_collections
 from mhc_bench.files import write_text
+
+NOTHING: Mapping[str, str] = MappingProxyType({})
 
 
 def load_board(records_dir: Path | Iterable[Path]) -> Board:
@@ -23,13 +31,20 @@ def load_board(records_dir: Path | Iterable[Path]) -> Board:
         UsageError: no records, several suites, or two protocol ids for one arm.
         RunError: damaged or contradictory records.
     """
-    return collate(read_records(records_dir))
+    folders = [records_dir] if isinstance(records_dir, Path) else list(records_dir)
+    records, items = read_with_items(folders)
+    return collate(records, items, read_reproductions(folders))
 
 
-def build_leaderboard(records_dir: Path | Iterable[Path], out: Path) -> list[Path]:
-    """Write leaderboard.md, .csv, .json and the figures into `out`; equal records give equal bytes.
+def build_leaderboard(
+    records_dir: Path | Iterable[Path], out: Path, about: Mapping[str, str] = NOTHING
+) -> list[Path]:
+    """Write leaderboard.md, .html, .tex, .csv, .json and the figures into `out`; equal records, equal bytes.
 
     Nothing is written when the records cannot share a page.
+
+    Args:
+        about: registered connection -> what it computes, as plain text, for the page.
 
     Returns:
         The files written.
@@ -38,19 +53,38 @@ def build_leaderboard(records_dir: Path | Iterable[Path], out: Path) -> list[Pat
         UsageError, RunError: as `load_board`.
     """
     board = load_board(records_dir)
-    pages = {
-        "leaderboard.md": page(board),
-        "leaderboard.csv": to_csv(board),
-        "leaderboard.json": to_json(board),
-    }
+    pages = {**data_files(board), "leaderboard.html": to_html(board, about, out)}
     for name, text in pages.items():
         write_text(out / name, text)
     return [*(out / name for name in pages), *write_figures(board, out)]
 
 
+def data_files(board: Board) -> dict[str, str]:
+    """File name -> content of everything but figures and the static page."""
+    with without_collections():
+        return {
+            "leaderboard.md": page(board),
+            "leaderboard.csv": to_csv(board),
+            "leaderboard.json": to_json(board),
+            "leaderboard.tex": to_latex(board),
+        }
+
+
 def page(board: Board) -> str:
     """The Markdown page; its figures lie beside it."""
     return render("leaderboard.md.j2", _content(board))
+
+
+def to_html(board: Board, about: Mapping[str, str], place: Path) -> str:
+    """The static page, to lie in the folder `place`."""
+    study = tables.study(board) if board.is_study else []
+    return html_page(board, study, {arm.name: _arm_tables(arm) for arm in board.arms}, about, place)
+
+
+def to_latex(board: Board) -> str:
+    """All tables of the page as LaTeX."""
+    study = [("", tables.study(board))] if board.is_study else []
+    return latex_document([*study, *((arm.name, _arm_tables(arm)) for arm in board.arms)])
 
 
 def readme_fragment(board: Board, folder: str) -> str:
@@ -68,7 +102,7 @@ def _content(board: Board) -> dict[str, Any]:
                 "arm": arm,
                 "tables": _arm_tables(arm),
                 "facts": facts(arm),
-                "gaps": tables.unpaired_notes(arm),
+                "gaps": [*tables.unpaired_notes(arm), *uncertainty.gaps(arm)],
             }
             for arm in board.arms
         ],
@@ -77,11 +111,21 @@ def _content(board: Board) -> dict[str, Any]:
 
 def _arm_tables(arm: Arm) -> list[tables.Table]:
     title = "Validation loss and the gold answers' log-likelihood" if arm.tasks else "Validation loss"
+    title += ", tuned track" if arm.track == "tuned" else ""
     lead = tables.comparison(title, arm, tables.headline_quantities(arm))
-    downstream = (
-        [tables.scores(arm), tables.task_comparison(arm), tables.task_properties(arm)] if arm.tasks else []
-    )
-    return [lead, *downstream, tables.stability(arm), tables.cost(arm), tables.runs(arm)]
+    tuned = [tables.tuning(arm)] if arm.track == "tuned" else []
+    floor = uncertainty.floor(arm)
+    doubt = [uncertainty.power(arm), *([floor] if floor else []), uncertainty.budgets(arm)]
+    downstream = [
+        tables.scores(arm),
+        tables.task_comparison(arm),
+        uncertainty.by_item(arm),
+        tables.task_properties(arm),
+    ]
+    claims = claims_table(findings(arm))
+    rest = [uncertainty.coverage(arm), tables.stability(arm), tables.cost(arm), claims, tables.runs(arm)]
+    found = [lead, *tuned, *doubt, *(downstream if arm.tasks else []), *rest]
+    return [table for table in found if table.rows]
 
 
 def render_summary(board: Board) -> list[tuple[str, ...]]:

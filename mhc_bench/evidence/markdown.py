@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -14,6 +15,7 @@ SPECIAL = re.compile(r"([\\`*\[\]|~#])")
 ENTITIES = {"&": "&amp;", "<": "&lt;", ">": "&gt;"}
 
 
+@functools.lru_cache(maxsize=2**14)
 def escape(text: str) -> str:
     """`text` on one line, with nothing in it that Markdown or HTML would read as markup."""
     flat = " ".join(text.split())

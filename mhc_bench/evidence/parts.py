@@ -2,10 +2,20 @@
 
 from __future__ import annotations
 
+import itertools
 import math
-from typing import Annotated
+from collections.abc import Iterator
+from typing import Annotated, Any, ClassVar
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, JsonValue
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    JsonValue,
+    SerializerFunctionWrapHandler,
+    model_serializer,
+)
 
 Count = Annotated[int, Field(ge=0, le=2**63 - 1)]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._:+-]*$", max_length=120)]
@@ -13,6 +23,8 @@ Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._:+-]*$", max_lengt
 Arm = Annotated[str, Field(pattern=r"^([A-Za-z0-9][A-Za-z0-9._:+-]*)?$", max_length=120)]
 Quantity = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._:+/-]*$", max_length=120)]
 """The name of a probe or curve; a slash may group them."""
+RunName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._:+-]*/seed\d{1,10}$", max_length=140)]
+"""A run within its protocol, such as `hc/seed3`."""
 Hex = Annotated[str, Field(pattern=r"^[0-9a-f]{8,64}$")]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 FilePath = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9._-]*(/[A-Za-z0-9_][A-Za-z0-9._-]*)*$")]
@@ -34,6 +46,15 @@ class Part(BaseModel):
     """What every part of a record keeps: unknown keys, NaN, Infinity and loose types are refused."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+    later: ClassVar[frozenset[str]] = frozenset()
+    """Fields younger than published records of this schema version: left out at their default, so that those
+    records keep their bytes."""
+
+    @model_serializer(mode="wrap")
+    def _as_published(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        content: dict[str, Any] = handler(self)
+        unsaid = {name for name in self.later if getattr(self, name) == type(self).model_fields[name].default}
+        return {name: content[name] for name in content if name not in unsaid} if unsaid else content
 
 
 class Identity(Part):
@@ -50,6 +71,8 @@ class Identity(Part):
     connection: Name
     """The registered residual connection, or `module:Class`."""
     options: dict[str, Json] = {}
+    perturbation: Annotated[float, Field(ge=0, le=1)] = 0.0
+    """Of an A/A run: how far every start weight was moved, relative to its size. No row of a table."""
     seed: Count
 
 
@@ -113,13 +136,44 @@ class Numerics(Part):
 class Started(Part):
     """What the command set out to run: every one of these runs is reported, or the table is a choice."""
 
+    later = frozenset({"others"})
     seeds: Annotated[tuple[Count, ...], Field(max_length=1000)]
     variants: Annotated[tuple[Name, ...], Field(max_length=100)]
+    others: Annotated[tuple[RunName, ...], Field(max_length=10_000)] = ()
+    """Further runs of the protocol that stood in the same folder when this one was recorded."""
+
+    @property
+    def runs(self) -> Iterator[tuple[str, int]]:
+        """Variant and seed of every run."""
+        yield from itertools.product(self.variants, self.seeds)
+        for name in self.others:
+            variant, _, seed = name.partition("/seed")
+            yield variant, int(seed)
+
+    def names(self, variant: str, seed: int) -> bool:
+        """Whether a run is one of them."""
+        return (variant in self.variants and seed in self.seeds) or f"{variant}/seed{seed}" in self.others
+
+
+class Trial(Part):
+    """One trial of the tuned track: a run of its own with one point of the grid."""
+
+    learning_rate: float
+    weight_decay: float
+    seed: Count
+    loss: float | None
+    """On the selection split after the last step, nats per token; null for a trial that diverged."""
+    record: Sha256
+    """The trial's own record."""
 
 
 class Tuning(Part):
-    """What was spent on choosing the protocol's free values before its runs; null where nobody counted."""
+    """What was spent on choosing free values before the runs: the protocol's, or in the tuned track this
+    variant's own; null where nobody counted."""
 
+    later = frozenset({"trials"})
     runs: Count | None
     suite: Arm = ""
     """The suite whose records show that search."""
+    trials: Annotated[tuple[Trial, ...], Field(max_length=10_000)] = ()
+    """Tuned track: every trial of this variant."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Literal
@@ -26,6 +26,14 @@ class Quantity:
     """Tables print value times scale, in `shown_unit`."""
     shown_unit: str = ""
     decimals: int = 4
+    family: str = ""
+    """The tasks' measures that are looked at together, and so corrected together; empty for one alone."""
+
+
+CENTRED = "score_centred"
+"""Key of the chance-centred mean."""
+SCORES, GOLD = "score", "gold_loglikelihood"
+"""The two families: the tasks' scores, and their gold answers' log-likelihoods."""
 
 
 def _mean(values: Iterable[float | None]) -> float | None:
@@ -86,18 +94,45 @@ def score_quantity(tasks: tuple[str, ...]) -> Quantity:
     return Quantity("score", f"Mean of {len(tasks)} tasks", "fraction", of, True, 100, "%", 1)
 
 
+def centred_score(record: Record, names: tuple[str, ...]) -> float | None:
+    """The mean over tasks of (score - chance) / (1 - chance): 0 for guessing, 1 for no error."""
+    return _mean(_centred(_task(record, name)) for name in names)
+
+
+def _centred(task: Task | None) -> float | None:
+    if task is None or task.value is None or task.chance is None or task.chance >= 1:
+        return None
+    return (task.value - task.chance) / (1 - task.chance)
+
+
+def centred_quantity(tasks: tuple[str, ...]) -> Quantity:
+    """The chance-centred mean score over `tasks`, as a fraction."""
+    of = partial(centred_score, names=tasks)
+    title = f"Chance-centred mean of {len(tasks)} tasks"
+    return Quantity(CENTRED, title, "fraction", of, True, 100, "%", 1)
+
+
+def task_quantities(tasks: Mapping[str, Task], family: str) -> list[Quantity]:
+    """The measures of one family: one for each task."""
+    if family == GOLD:
+        return [task_gold_quantity(name) for name in tasks]
+    return [task_quantity(name, task) for name, task in tasks.items()]
+
+
 def task_quantity(name: str, task: Task) -> Quantity:
     """One task's score: printed in per cent where it is a fraction."""
     of = partial(task_score, name=name)
     if not is_fraction(task):
-        return Quantity(f"score/{name}", name, task.metric, of, task.higher_is_better, decimals=3)
-    return Quantity(f"score/{name}", name, "fraction", of, task.higher_is_better, 100, "%", 1)
+        return Quantity(
+            f"score/{name}", name, task.metric, of, task.higher_is_better, decimals=3, family=SCORES
+        )
+    return Quantity(f"score/{name}", name, "fraction", of, task.higher_is_better, 100, "%", 1, SCORES)
 
 
 def task_gold_quantity(name: str) -> Quantity:
     """One task's gold answers' log-likelihood."""
     of = partial(task_gold, name=name)
-    return Quantity(f"gold_loglikelihood/{name}", name, "nats", of, True, decimals=3)
+    return Quantity(f"gold_loglikelihood/{name}", name, "nats", of, True, decimals=3, family=GOLD)
 
 
 def is_fraction(task: Task) -> bool:

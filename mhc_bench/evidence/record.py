@@ -7,10 +7,13 @@ from __future__ import annotations
 
 import hashlib
 import json
+import operator
+from pathlib import Path
 from typing import Any, Literal, Self
 
 from pydantic import Field, PrivateAttr, model_validator
 
+from mhc_bench.evidence.depth import Depth
 from mhc_bench.evidence.parts import (
     Count,
     FilePath,
@@ -37,17 +40,21 @@ CURVES = (LOSS, GRADIENT_NORM, GAIN_FORWARD, GAIN_BACKWARD)
 """The sampled curves from which the figures are drawn. Loss in nats per token; gains are ratios."""
 
 Status = Literal["complete", "diverged", "failed", "partial"]
+RESULTS = ("complete", "diverged")
+"""What a run can come to. A failed one broke while training; a partial one trained and was not evaluated."""
 
 
 class Digests(Part):
     """Proofs that two runs are a pair: SHA-256, hexadecimal."""
 
     shared_weights: Hex
-    """All parameters but the residual connection's, at step 0."""
+    """All parameters but the residual connection's, at step 0; of an A/A run, before its perturbation."""
     token_stream: Hex
     """All training rows in the order in which they were seen."""
     weights: Hex | None
     """All parameters after training; null where nothing finite remained."""
+    start: Hex | None = None
+    """Of an A/A run: all parameters at step 0, after the perturbation; null for any other run."""
 
 
 class Parameters(Part):
@@ -167,7 +174,7 @@ class Curve(Part):
     def _same_length(self) -> Self:
         if len(self.steps) != len(self.values):
             raise ValueError(f"{len(self.steps)} steps for {len(self.values)} values")
-        if any(late <= early for early, late in zip(self.steps, self.steps[1:], strict=False)):
+        if not all(map(operator.lt, self.steps, self.steps[1:])):
             raise ValueError("steps must increase")
         return self
 
@@ -183,8 +190,11 @@ class Probe(Part):
 class Mechanism(Part):
     """The health of the residual connection: summaries of all probes, curves of those that are drawn."""
 
+    later = frozenset({"depth"})
     probes: dict[Quantity, Probe]
     curves: dict[Quantity, Curve]
+    depth: Depth | None = None
+    """Absent from records of earlier versions of the program, and where a sublayer has no H_res."""
 
 
 class StepTime(Part):
@@ -210,6 +220,7 @@ class Cost(Part):
 class Record(Part):
     """One run, finished. Immutable: a correction is a new record."""
 
+    later = frozenset({"correction"})
     schema_version: Literal[2]
     status: Status
     failure: str | None = None
@@ -225,7 +236,9 @@ class Record(Part):
     started: Started | None = None
     tuning: Tuning | None = None
     supersedes: Sha256 | None = None
-    """The digest of the record that this one corrects."""
+    """The digest of the record that this one replaces."""
+    correction: str | None = None
+    """Why, in one line, where the replaced record had a result."""
     data: dict[str, str]
     """Source, its fingerprint and the tokenizer's digest."""
     digests: Digests | None
@@ -236,12 +249,19 @@ class Record(Part):
     side_files: dict[FilePath, Sha256] = Field(default_factory=dict)
     _file_digest: str | None = PrivateAttr(default=None)
     """Of the file that the record was read from: published bytes may be of an older version."""
+    _path: Path | None = PrivateAttr(default=None)
 
     @model_validator(mode="after")
     def _whole(self) -> Self:
-        trained = self.training is not None and self.digests is not None and self.mechanism is not None
-        if self.status in ("complete", "diverged") and not trained:
+        trained = [part is not None for part in (self.training, self.digests, self.mechanism)]
+        if self.status != "failed" and not all(trained):
             raise ValueError(f"a {self.status} run needs training, digests and mechanism")
+        if self.status == "failed" and any(trained):
+            raise ValueError("a run that failed while training has no training: after it, it is partial")
+        if self.status == "partial" and self.evaluation is not None:
+            raise ValueError("a partial run has no evaluation")
+        if (self.failure is None) != (self.status in RESULTS):
+            raise ValueError(f"{self.status}: a failed or partial run says why, no other does")
         if self.status == "complete" and self.validation_loss is None:
             raise ValueError("a complete run needs a finite last validation loss")
         return self
@@ -269,6 +289,11 @@ class Record(Part):
     def digest(self) -> str:
         """SHA-256 of the record's file: of the bytes it was read from, else of its canonical JSON."""
         return self._file_digest or hashlib.sha256(canonical_json(self).encode()).hexdigest()
+
+    @property
+    def path(self) -> Path | None:
+        """The file that the record was read from; None for one that was not."""
+        return self._path
 
     def __eq__(self, other: object) -> bool:
         # where a record was read from is no part of what it says

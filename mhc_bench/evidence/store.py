@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+import contextlib
+import gc
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from pydantic import ValidationError
 
 from mhc_bench.errors import RunError, UsageError
+from mhc_bench.evidence.items import ItemStore, items_path
 from mhc_bench.evidence.record import Record, canonical_json
 from mhc_bench.evidence.versions import parse_record
 from mhc_bench.files import write_text
 
 LARGEST_RECORD = 8 * 2**20
 """Bytes. A record of a thousand-point run has under a tenth of this."""
-RECORD_NAME = re.compile(r"^(record|seed\d{1,10}(-\d{1,4})?)\.json$")
-"""A run's own record, a published one, and the published second, third, ... edition that corrects it."""
+RECORD_NAME = re.compile(r"^(record|record-\d{1,4}|seed\d{1,10}(-\d{1,4})?)\.json$")
+"""A finished run's own record, one of an attempt that failed, a published one, and its further editions."""
+ATTEMPT_NAME = re.compile(r"^record-(\d{1,4})\.json$")
 
 
 def read_record(path: Path) -> Record:
@@ -29,13 +33,15 @@ def read_record(path: Path) -> Record:
         size = path.stat().st_size
         if size > LARGEST_RECORD:
             raise RunError(f"{path}: {size} bytes is larger than a record may be ({LARGEST_RECORD})")
-        return parse_record(path.read_bytes())
+        record = parse_record(path.read_bytes())
     except ValidationError as error:
         raise RunError(f"{path}: not a valid record: {first_problem(error)}") from error
     except ValueError as error:
         raise RunError(f"{path}: not a valid record: {error}") from error
     except OSError as error:
         raise RunError(f"{path}: cannot be read: {error.strerror or error}") from error
+    record._path = path
+    return record
 
 
 def first_problem(error: ValidationError) -> str:
@@ -58,6 +64,13 @@ def record_paths(folder: Path) -> list[Path]:
     return sorted(path for path in folder.rglob("*.json") if RECORD_NAME.match(path.name))
 
 
+def attempts(folder: Path) -> list[Path]:
+    """The records of a run's attempts that failed, in their order, from its folder."""
+    names = ((ATTEMPT_NAME.match(path.name), path) for path in folder.glob("record-*.json"))
+    found = {int(match[1]): path for match, path in names if match}
+    return [found[number] for number in sorted(found)]
+
+
 def read_records(folder: Path | Iterable[Path]) -> list[Record]:
     """All records below a folder, or below several, in the order of their paths, without superseded ones.
 
@@ -65,13 +78,42 @@ def read_records(folder: Path | Iterable[Path]) -> list[Record]:
         UsageError: when there is no such folder, or no record in it.
         RunError: when a record is damaged.
     """
+    return without_superseded([record for _, record in _read_all(folder)])
+
+
+def read_with_items(folder: Path | Iterable[Path]) -> tuple[list[Record], ItemStore]:
+    """The same records, and where the per-item outcomes of each lie.
+
+    Raises:
+        UsageError, RunError: as `read_records`.
+    """
+    found = _read_all(folder)
+    beside = {record.digest: items_path(path) for path, record in found}
+    files = {digest: path for digest, path in beside.items() if path.is_file()}
+    return without_superseded([record for _, record in found]), ItemStore(files)
+
+
+def _read_all(folder: Path | Iterable[Path]) -> list[tuple[Path, Record]]:
     folders = [folder] if isinstance(folder, Path) else list(folder)
     paths = [path for place in folders for path in record_paths(place)]
     if not paths:
         raise UsageError(
             f"no records in {', '.join(map(str, folders))}: expected record.json or seed<k>.json"
         )
-    return without_superseded([read_record(path) for path in paths])
+    with without_collections():
+        return [(path, read_record(path)) for path in paths]
+
+
+@contextlib.contextmanager
+def without_collections() -> Iterator[None]:
+    """No garbage collection inside: reading makes none, and each would walk all the records read so far."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
 
 
 def without_superseded(records: list[Record]) -> list[Record]:

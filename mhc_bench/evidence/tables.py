@@ -2,28 +2,59 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from mhc_bench.evidence import quantities as q
+from mhc_bench.evidence.choice import chosen, mean_losses
 from mhc_bench.evidence.collate import Arm, Board, Cell, Row
 from mhc_bench.evidence.facts import differing_fields
 from mhc_bench.evidence.quantities import Quantity
-from mhc_bench.evidence.record import Task
+from mhc_bench.evidence.record import RESULTS, Record, Task
+from mhc_bench.evidence.reproduction import Reproduction
 from mhc_bench.evidence.text import (
     NO_VALUE,
     difference_text,
     interval,
     listed,
     mean_and_sd,
+    probability,
     shown,
     signed,
     value_range,
     with_unit,
 )
+from mhc_bench.evidence.verdicts import FEWEST_SEEDS_FOR_TASKS
 
 WORDS = frozenset(
-    {"Arm", "Protocol id", "Measure", "Variant", "Task", "Metric", "Status", "Verdict", "Record SHA-256"}
+    {
+        "Arm",
+        "Protocol id",
+        "Measure",
+        "Variant",
+        "Task",
+        "Metric",
+        "Status",
+        "Verdict",
+        "Record SHA-256",
+        "Equal",
+        "Rests on",
+        "Case",
+        "Remark",
+        "Claim",
+        "Paper",
+        "Source",
+        "Ours",
+        "Reproduced by",
+    }
+)
+
+
+TASKS_CAPTION = (
+    'Intervals are for one task each, over seeds, on these items. "p, Holm" is corrected for looking at all '
+    f"tasks of a variant; it alone decides, and only from {FEWEST_SEEDS_FOR_TASKS} seeds on: with fewer the "
+    "interval stands alone. Families are learned in jumps, so a few seeds show little."
 )
 
 
@@ -49,10 +80,17 @@ def _anyone_has(arm: Arm, quantity: Quantity) -> bool:
 
 
 def score_quantities(arm: Arm) -> list[Quantity]:
-    """Each task's score, then the mean over those whose scores are fractions."""
-    each = [q.task_quantity(name, task) for name, task in arm.tasks.items()]
-    fractions = tuple(name for name, task in arm.tasks.items() if q.is_fraction(task))
-    return [*each, *([q.score_quantity(fractions)] if len(fractions) > 1 else [])]
+    """Each task's score, then the mean and the chance-centred mean over those whose scores are fractions."""
+    each = q.task_quantities(arm.tasks, q.SCORES)
+    return [*each, *mean_quantities(arm)]
+
+
+def mean_quantities(arm: Arm) -> list[Quantity]:
+    """The means over tasks whose scores are fractions; centred, over those with a known chance."""
+    fractions = {name: task for name, task in arm.tasks.items() if q.is_fraction(task)}
+    centred = tuple(name for name, task in fractions.items() if task.chance is not None)
+    found = [q.score_quantity(tuple(fractions))] if len(fractions) > 1 else []
+    return [*found, *([q.centred_quantity(centred)] if len(centred) > 1 else [])]
 
 
 def comparison(title: str, arm: Arm, chosen: list[Quantity], caption: str = "") -> Table:
@@ -96,6 +134,8 @@ def scores(arm: Arm) -> Table:
 
 def _of_tasks(arm: Arm, quantity: Quantity, of: Callable[[Task], float | None]) -> float | None:
     """A property of the task that `quantity` scores; for the mean score its mean over the same tasks."""
+    if quantity.key == q.CENTRED:
+        return None
     tasks = [task for name, task in arm.tasks.items() if quantity.key == q.task_quantity(name, task).key]
     values = [of(task) for task in tasks or filter(q.is_fraction, arm.tasks.values())]
     known = [value for value in values if value is not None]
@@ -137,12 +177,13 @@ def _item_error(arm: Arm, name: str) -> float | None:
 
 def task_comparison(arm: Arm) -> Table:
     """Every task's score against the baseline, and the gold answers' log-likelihood likewise."""
-    gold = [one for name in arm.tasks if _anyone_has(arm, one := q.task_gold_quantity(name))]
-    caption = (
-        "Intervals are for one task each and are not corrected for looking at several: of twenty, one is "
-        "expected to exclude 0 by chance. Families are learned in jumps, so a few seeds separate little."
-    )
-    return comparison("Task by task", arm, [*score_quantities(arm), *map(_named_gold, gold)], caption)
+    gold = [one for one in q.task_quantities(arm.tasks, q.GOLD) if _anyone_has(arm, one)]
+    plain = comparison("Task by task", arm, [*score_quantities(arm), *map(_named_gold, gold)])
+    cells = [arm.cell(row, quantity) for quantity in [*score_quantities(arm), *gold] for row in arm.rows]
+    corrected = [probability(cell.adjusted.p) if cell.adjusted else NO_VALUE for cell in cells]
+    columns = (*plain.columns[:-1], "p, Holm", plain.columns[-1])
+    rows = [(*row[:-1], p, row[-1]) for row, p in zip(plain.rows, corrected, strict=True)]
+    return Table(plain.title, columns, tuple(rows), TASKS_CAPTION)
 
 
 def _named_gold(quantity: Quantity) -> Quantity:
@@ -151,12 +192,13 @@ def _named_gold(quantity: Quantity) -> Quantity:
 
 def stability(arm: Arm) -> Table:
     """How the mechanism and the optimisation behaved: ranges over seeds, every run counted."""
-    columns = ("Variant", "Runs", "Diverged", *(one.title for one in q.STABILITY))
+    columns = ("Variant", "Runs", "Diverged", "Unfinished", *(one.title for one in q.STABILITY))
     rows = [
         (
             row.variant,
             str(len(row.runs)),
             str(len(row.diverged)),
+            str(len(row.unfinished)),
             *(value_range(arm.cell(row, one).values.values(), len(row.runs)) for one in q.STABILITY),
         )
         for row in arm.rows
@@ -187,9 +229,48 @@ def _cost_text(arm: Arm, row: Row, quantity: Quantity) -> str:
     return shown(mean, quantity)
 
 
+def tuning(arm: Arm) -> Table:
+    """Tuned track: what each variant's trials chose, and how they came out."""
+    columns = (
+        "Variant",
+        "Learning rate",
+        "Weight decay",
+        "Trials",
+        "Diverged trials",
+        "Selection loss",
+        "Highest",
+    )
+    rows = [(row.variant, *_tuning_cells(next(iter(row.runs.values())))) for row in arm.rows]
+    caption = (
+        "The same grid and number of trials for every variant. Selection loss: of the chosen point, on the "
+        "selection split, mean over the trials' seeds. Highest: of the grid's worst point that has one."
+    )
+    return Table("Tuned values", columns, tuple(rows), caption)
+
+
+def _tuning_cells(record: Record) -> tuple[str, ...]:
+    trials = record.tuning.trials if record.tuning else ()
+    if not trials:
+        return (NO_VALUE,) * 6
+    losses = mean_losses(trials)
+    best = chosen(trials)
+    finite = [loss for loss in losses.values() if math.isfinite(loss)]
+    diverged = sum(trial.loss is None for trial in trials)
+    ends = (_loss(losses[best] if math.isfinite(losses[best]) else None), _loss(max(finite, default=None)))
+    return (f"{best[0]:g}", f"{best[1]:g}", str(len(trials)), str(diverged), *ends)
+
+
 def runs(arm: Arm) -> Table:
     """Every run that was started, with the digest of its record."""
-    columns = ("Variant", "Seed", "Status", "Validation loss", "Final training loss", "Record SHA-256")
+    columns = (
+        "Variant",
+        "Seed",
+        "Status",
+        "Validation loss",
+        "Final training loss",
+        "Record SHA-256",
+        "Reproduced by",
+    )
     rows = [
         (
             record.identity.variant,
@@ -198,10 +279,19 @@ def runs(arm: Arm) -> Table:
             _loss(record.validation_loss),
             _loss(record.training.final_loss if record.training else None),
             record.digest[:16],
+            _reproduced(arm.reproductions.get(record.digest, ())),
         )
         for record in arm.records
     ]
-    return Table("Runs", columns, tuple(rows), "Every run of this table, one record each.")
+    caption = (
+        "Every run of this table, one record each. Reproduced by: who has run it again, in their own words, "
+        "and what that gave; a dash where nobody has said so."
+    )
+    return Table("Runs", columns, tuple(rows), caption)
+
+
+def _reproduced(told: Sequence[Reproduction]) -> str:
+    return "; ".join(f"{each.by or 'unnamed'}: {each.verdict}" for each in told) or NO_VALUE
 
 
 def _status_text(status: str, diverged_step: int | None) -> str:
@@ -275,8 +365,15 @@ def unpaired_notes(arm: Arm) -> list[str]:
         for row in arm.rows
         if (missing := sorted(set(arm.seeds) - set(row.runs)))
     ]
-    for record in arm.records:
-        if record.status not in ("complete", "diverged"):
-            reason = f": {record.failure}" if record.failure else ""
-            notes.append(f"{record.identity.variant} seed {record.identity.seed} is {record.status}{reason}")
-    return notes
+    notes += [f"{variant} seed {seed} was started and has no record" for variant, seed in arm.missing]
+    return [*notes, *(note for record in arm.records for note in _edition_notes(record))]
+
+
+def _edition_notes(record: Record) -> Iterator[str]:
+    """That a run has no result, or that its record replaces another."""
+    run = f"{record.identity.variant} seed {record.identity.seed}"
+    if record.status not in RESULTS:
+        yield f"{run} is {record.status}: {record.failure}"
+    if record.supersedes:
+        why = record.correction or "an attempt that failed"
+        yield f"{run} replaces the record {record.supersedes[:16]}: {why}"

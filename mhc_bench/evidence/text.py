@@ -41,7 +41,12 @@ def interval(difference: Difference, quantity: Quantity) -> str:
     """`(low, high)`, or a dash where there is none."""
     if difference.low is None or difference.high is None:
         return NO_VALUE
-    return f"({signed(difference.low, quantity)}, {signed(difference.high, quantity)})"
+    return bounds(difference.low, difference.high, quantity)
+
+
+def bounds(low: float, high: float, quantity: Quantity) -> str:
+    """`(low, high)`, with signs."""
+    return f"({signed(low, quantity)}, {signed(high, quantity)})"
 
 
 def difference_text(cell: Cell, quantity: Quantity) -> str:
@@ -49,9 +54,19 @@ def difference_text(cell: Cell, quantity: Quantity) -> str:
     found = cell.difference
     if found is None or found.mean is None:
         return NO_VALUE
-    bounds = interval(found, quantity)
+    around = interval(found, quantity)
     mean = signed(found.mean, quantity)
-    return mean if bounds == NO_VALUE else f"{mean} {bounds}"
+    return mean if around == NO_VALUE else f"{mean} {around}"
+
+
+def probability(value: float) -> str:
+    """A p value with two digits, never as 0."""
+    return "< 0.0001" if value < 1e-4 else f"{value:.2g}"
+
+
+def percent(share: float, decimals: int = 0) -> str:
+    """A share in per cent."""
+    return f"{100 * share:.{decimals}f} %"
 
 
 def magnitude(value: float) -> str:

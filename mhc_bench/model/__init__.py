@@ -8,7 +8,7 @@ from mhc_bench.model.digests import shared_weight_digest, weight_digest
 from mhc_bench.model.families import decoder_layers, supported_families
 from mhc_bench.model.graft import graft
 from mhc_bench.model.grouping import parameter_groups
-from mhc_bench.model.initialisation import materialise
+from mhc_bench.model.initialisation import materialise, perturb
 from mhc_bench.model.layers import residual_connections
 from mhc_bench.model.operating import Choice, Workload, chosen, cpp_compiler, use_operations
 from mhc_bench.model.routing import routers
@@ -28,6 +28,7 @@ __all__ = [
     "load_run",
     "materialise",
     "parameter_groups",
+    "perturb",
     "residual_connections",
     "routers",
     "save_model",

@@ -108,6 +108,10 @@ def check_shape(kind: type[PreTrainedConfig], values: Mapping[str, Any]) -> None
         _value(kind, values, name)
     for name in {"hidden_act", "hidden_activation"} & values.keys():
         choose(name, str(values[name]), ACT2FN)
+    for name in {"attention_dropout", "rms_norm_eps"} & values.keys():
+        value, most = values[name], 1.0 if name == "rms_norm_eps" else 0.99
+        if isinstance(value, (int, float)) and not 0 <= value <= most:
+            raise UsageError(f"{name} {value!r}: expected a number from 0 to {most}")
     heads = _value(kind, values, "num_attention_heads")
     if not {"head_dim", "qk_rope_head_dim"} & own_fields(kind):
         _quotient("hidden_size", _value(kind, values, "hidden_size"), "num_attention_heads", heads)

@@ -68,6 +68,18 @@ def materialise(
         assign(parameter, value)
 
 
+@torch.no_grad()
+def perturb(model: PreTrainedModel, seed: int, relative: float) -> None:
+    """Multiply every entry of every parameter by 1 + `relative` or 1 - `relative`, in place, sharded or not.
+
+    Which of the two depends on (seed, parameter name) alone, and not on how the parameter itself was drawn.
+    """
+    for name, parameter in model.named_parameters():
+        signs = normal(seed, f"perturbation of {name}", parameter.shape, 1.0).sign()
+        local = parameter.to_local() if isinstance(parameter, DTensor) else parameter
+        local.mul_(own_share(parameter, 1 + relative * signs))
+
+
 def settle(model: PreTrainedModel, device: torch.device) -> None:
     """Bring all tensors of `model` to `device`. From meta they get memory, ties and buffers anew."""
     if not any(tensor.is_meta for tensor in (*model.parameters(), *model.buffers())):
@@ -108,9 +120,14 @@ def name_key(seed: int, name: str) -> int:
 
 def assign(parameter: nn.Parameter, value: Tensor) -> None:
     """Copy a full tensor into a parameter, or this rank's shard of it; no communication."""
-    if isinstance(parameter, DTensor):
-        placed = value.to(parameter.device, parameter.dtype)
-        shard = distribute_tensor(placed, parameter.device_mesh, parameter.placements, src_data_rank=None)
-        parameter.to_local().copy_(shard.to_local())
-    else:
-        parameter.copy_(value)
+    local = parameter.to_local() if isinstance(parameter, DTensor) else parameter
+    local.copy_(own_share(parameter, value))
+
+
+def own_share(parameter: nn.Parameter, value: Tensor) -> Tensor:
+    """What this rank keeps of a full tensor that is laid out as `parameter`; no communication."""
+    placed = value.to(parameter.device, parameter.dtype)
+    if not isinstance(parameter, DTensor):
+        return placed
+    shard = distribute_tensor(placed, parameter.device_mesh, parameter.placements, src_data_rank=None)
+    return shard.to_local()

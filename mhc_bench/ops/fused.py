@@ -8,18 +8,19 @@ streams that are handed on are the streams, and `write` takes any.
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from mhc_bench.ops.kernels import operators
+from mhc_bench.ops.kernels.launch import Projection
 from mhc_bench.ops.operations import Operations
 from mhc_bench.ops.types import Coefficients, HcCoefficients, MhcCoefficients, Read
 
 MOST_FUSED_STREAMS = 4
-"""Whose tiles and projection fit into the registers of one program; HC's do not for four."""
+"""Whose tiles and projection fit into the registers of one program."""
 MOST_ROWS = 128
 """Of a weight that one launch projects with."""
 
@@ -58,17 +59,6 @@ class _Read(torch.autograd.Function):
         return *operators.read_backward(stream, *grads, *kept, ctx.iterations, ctx.hc), None, None, None
 
 
-class Projection(NamedTuple):
-    """What the operators make maps from; see `mhc_bench.ops.kernels.launch`."""
-
-    weight: Tensor
-    static: Tensor
-    gates: Tensor
-    iterations: int
-    epsilon: float
-    hc: bool
-
-
 def hc_projection(coefficients: HcCoefficients) -> Projection:
     weight, (pre, post, res), scale, epsilon = coefficients
     static = torch.cat([pre.unsqueeze(0), post.unsqueeze(0), res])
@@ -101,10 +91,16 @@ class TritonOperations(Operations):
     def write_read(
         self, through: Tensor, update: Tensor, post: Tensor, res: Tensor, coefficients: Coefficients
     ) -> tuple[Tensor, Read]:
-        """For mHC of few streams one operator, which projects what it writes while it writes."""
-        if not isinstance(coefficients, MhcCoefficients) or through.shape[-2] > MOST_FUSED_STREAMS:
+        """For few streams one operator, which projects what it writes while it writes; else the two."""
+        if through.shape[-2] > MOST_FUSED_STREAMS:
             return super().write_read(through, update, post, res, coefficients)
-        projection = mhc_projection(coefficients)
+        match coefficients:
+            case HcCoefficients():
+                projection = hc_projection(coefficients)
+            case MhcCoefficients():
+                projection = mhc_projection(coefficients)
+            case _:
+                return super().write_read(through, update, post, res, coefficients)
         results = operators.write_read(through, update, post.float(), res.float(), *projection)
         written, hidden, next_pre, next_post, next_res, _, _ = results
         return written, Read(hidden, next_pre, next_post, next_res, written)

@@ -11,8 +11,10 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from mhc_bench.ops.precision import widened, without_autocast
 from mhc_bench.ops.types import (
     Coefficients,
+    ComputedCoefficients,
     HcCoefficients,
     MhcCoefficients,
     ProjectedCoefficients,
@@ -35,6 +37,8 @@ class Operations(ABC):
                 return self.mhc_read(stream, coefficients)
             case StaticCoefficients():
                 return self.static_read(stream, coefficients)
+            case ComputedCoefficients():
+                return self.computed_read(stream, coefficients)
         return self.projected_read(stream, coefficients)
 
     def projected_read(self, stream: Tensor, coefficients: ProjectedCoefficients) -> Read:
@@ -51,6 +55,12 @@ class Operations(ABC):
             each.expand(*tokens, *each.shape).clone(memory_format=torch.contiguous_format)
             for each in coefficients
         )
+        return Read(self.aggregate(stream, pre), pre, post, res, stream)
+
+    def computed_read(self, stream: Tensor, coefficients: ComputedCoefficients) -> Read:
+        """`read` by composition: only H_pre x is the implementation's."""
+        with without_autocast(stream):
+            pre, post, res = coefficients.maps(widened(stream))
         return Read(self.aggregate(stream, pre), pre, post, res, stream)
 
     def write_read(

@@ -7,6 +7,8 @@ Sources: HC is arXiv 2409.19606 (Eq. 5 of 2512.24880 restates it), mHC is arXiv 
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
@@ -27,6 +29,7 @@ def hc_maps(
     static: tuple[Tensor, Tensor, Tensor],
     scale: tuple[Tensor, Tensor],
     epsilon: float,
+    activation: Callable[[Tensor], Tensor] = torch.tanh,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Dynamic Hyper-Connection maps.
 
@@ -36,11 +39,12 @@ def hc_maps(
         static: pre [n], post [n] and res [n, n].
         scale: [1] each, the factors of the dynamic parts: pre and res share the first, post has the second.
         epsilon: of the RMS norm over C, stream by stream.
+        activation: of the dynamic parts; the paper's is tanh.
 
     Returns:
         pre [..., n], post [..., n] and res [..., n, n]; entry (out, in) of res depends on stream `in`.
     """
-    dynamic = torch.tanh(rms_normalised(stream, epsilon) @ weight.T)  # [..., n, 2 + n], one row per stream
+    dynamic = activation(rms_normalised(stream, epsilon) @ weight.T)  # [..., n, 2 + n], one row per stream
     static_pre, static_post, static_res = static
     pre = scale[0] * dynamic[..., 0] + static_pre
     post = scale[1] * dynamic[..., 1] + static_post

@@ -57,7 +57,16 @@ class StaticCoefficients(NamedTuple):
     """[n, n] as [out, in]."""
 
 
-Coefficients = HcCoefficients | MhcCoefficients | ProjectedCoefficients | StaticCoefficients
+class ComputedCoefficients(NamedTuple):
+    """Maps that are any function of the streams, for what no implementation has by heart."""
+
+    maps: Callable[[Tensor], Triple]
+    """Streams [..., n, C] in fp32 at least -> pre [..., n], post [..., n] and res [..., n, n]."""
+
+
+Coefficients = (
+    HcCoefficients | MhcCoefficients | ProjectedCoefficients | StaticCoefficients | ComputedCoefficients
+)
 
 
 class Read(NamedTuple):

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import importlib
+import pkgutil
+
 from mhc_bench.residual.attnres import AttentionResidual
 from mhc_bench.residual.baseline import Baseline
 from mhc_bench.residual.cheap_skip import CheapSkip
-from mhc_bench.residual.contract import Carry, Maps, ResidualConnection
+from mhc_bench.residual.contract import Carry, Maps, ResidualConnection, Start
 from mhc_bench.residual.ddl import DeepDelta
 from mhc_bench.residual.denseformer import DenseFormer
 from mhc_bench.residual.frac import FracConnection
@@ -40,6 +43,7 @@ __all__ = [
     "OrthogonalHyperConnection",
     "ResidualConnection",
     "SpectralHyperConnection",
+    "Start",
     "StaticHyperConnection",
     "StaticManifoldHyperConnection",
     "UnconstrainedHyperConnection",
@@ -49,3 +53,6 @@ __all__ = [
     "variant_names",
     "variant_options",
 ]
+
+for _module in pkgutil.iter_modules(__path__):  # so that a new variant's file is enough
+    importlib.import_module(f"{__name__}.{_module.name}")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from mhc_bench.residual.contract import Carry, Maps, ResidualConnection
+from mhc_bench.residual.contract import Carry, Maps, ResidualConnection, Start
 from mhc_bench.residual.registry import register_variant
 
 
@@ -27,6 +27,9 @@ class Baseline(ResidualConnection):
 
     def collapse(self, stream: Tensor) -> Tensor:
         return stream
+
+    def start(self) -> Start:
+        return Start("exact")
 
     def maps(self, stream: Tensor) -> Maps:
         """One stream that is read, written and kept with weight one, so every gain is exactly 1."""

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from mhc_bench.errors import UsageError
 from mhc_bench.ops.precision import widened
-from mhc_bench.residual.contract import Carry, ResidualConnection
+from mhc_bench.residual.contract import Carry, ResidualConnection, Start
 from mhc_bench.residual.options import within
 from mhc_bench.residual.projected import empty
 from mhc_bench.residual.registry import register_variant
@@ -59,6 +59,9 @@ class CheapSkip(ResidualConnection):
 
     def collapse(self, stream: Tensor) -> Tensor:
         return slot(stream, 0)
+
+    def start(self) -> Start:
+        return Start("exact")
 
     def initial_value(self, name: str, generator: torch.Generator) -> Tensor:
         if name == "weight" and self.adds:

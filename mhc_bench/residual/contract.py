@@ -6,7 +6,7 @@ Shape legend: B batch, T time, n streams, C width; `...` is whatever a variant's
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -27,6 +27,15 @@ class Maps(NamedTuple):
     """[..., n]: the weight of the sublayer's output in each stream (H_post)."""
     res: Tensor
     """[..., n, n] as res[out, in]: how the streams mix (H_res)."""
+
+
+class Start(NamedTuple):
+    """How the logits of step 0 stand to the plain residual's on the same shared weights."""
+
+    kind: Literal["exact", "approximate", "own"]
+    """`exact`: the same bits. `approximate`: within `tolerance`. `own`: a start of its own."""
+    tolerance: float = 0.0
+    """Largest difference, relative to the largest logit."""
 
 
 class ResidualConnection(nn.Module, ABC):
@@ -96,6 +105,10 @@ class ResidualConnection(nn.Module, ABC):
     def inert_parameters(self) -> frozenset[str]:
         """Own parameters whose gradient is zero by construction at this place in the model."""
         return frozenset()
+
+    def start(self) -> Start:
+        """The declared start; `mhc-bench check` holds a variant to it."""
+        return Start("own")
 
     def initial_value(self, name: str, generator: torch.Generator) -> Tensor:
         """The start value of own parameter `name`: fp32, on the CPU, from `generator` alone.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from mhc_bench.residual.contract import Carry, ResidualConnection
+from mhc_bench.residual.contract import Carry, ResidualConnection, Start
 from mhc_bench.residual.options import at_least
 from mhc_bench.residual.projected import empty
 from mhc_bench.residual.registry import register_variant
@@ -57,6 +57,9 @@ class DenseFormer(ResidualConnection):
 
     def collapse(self, stream: Tensor) -> Tensor:
         return slot(stream, -1)
+
+    def start(self) -> Start:
+        return Start("exact")
 
     def initial_value(self, name: str, generator: torch.Generator) -> Tensor:
         if name == "weight" and self.averages:

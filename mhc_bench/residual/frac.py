@@ -10,7 +10,7 @@ from torch import Tensor
 
 from mhc_bench.errors import UsageError
 from mhc_bench.ops.precision import shaped, widened, without_autocast
-from mhc_bench.residual.contract import Carry, ResidualConnection
+from mhc_bench.residual.contract import Carry, ResidualConnection, Start
 from mhc_bench.residual.options import at_least, within
 from mhc_bench.residual.projected import empty
 from mhc_bench.residual.registry import register_variant
@@ -97,6 +97,9 @@ class FracConnection(ResidualConnection):
 
     def gate_parameters(self) -> frozenset[str]:
         return frozenset({"scale_mix", "scale_write"})
+
+    def start(self) -> Start:
+        return Start("exact")
 
     def initial_value(self, name: str, generator: torch.Generator) -> Tensor:
         m = self.fractions

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch
 from torch import Tensor, nn
 
-from mhc_bench.ops.types import HcCoefficients
+from mhc_bench.errors import choose
+from mhc_bench.ops import reference
+from mhc_bench.ops.types import Coefficients, ComputedCoefficients, HcCoefficients
+from mhc_bench.residual.contract import Start
 from mhc_bench.residual.options import within
 from mhc_bench.residual.registry import register_variant
 from mhc_bench.residual.widened import WidenedConnection
+
+Activation = Literal["tanh", "identity"]
 
 
 @register_variant("hc")
@@ -28,6 +35,8 @@ class HyperConnection(WidenedConnection):
         streams: n.
         scale: start value of s and s'; as in the paper H_pre and H_res share one.
         epsilon: of the RMS norm.
+        activation: of the dynamic parts: `tanh` as in the paper, or `identity`, its ablation: then nothing
+            bounds how far a token moves the maps. Computed by composition, slower than the fused operations.
     """
 
     def __init__(
@@ -39,8 +48,10 @@ class HyperConnection(WidenedConnection):
         streams: int = 4,
         scale: float = 0.01,
         epsilon: float = 1e-6,
+        activation: Activation = "tanh",
     ) -> None:
         super().__init__(width=width, depth=depth, index=index, streams=streams)
+        self.activation = choose("activation", activation, ("tanh", "identity"))
         self.epsilon = within("epsilon", epsilon, 0.0, 1e-2)
         self.initial_scale = within("scale", scale, 0.0, 10.0)
         n = self.streams
@@ -52,9 +63,12 @@ class HyperConnection(WidenedConnection):
         self.scale_write = nn.Parameter(torch.empty(1, dtype=torch.float32))
         self.reset_parameters()
 
-    def coefficients(self) -> HcCoefficients:
+    def coefficients(self) -> Coefficients:
         static = self.static_pre, self.static_post, self.static_res
-        return HcCoefficients(self.weight, static, (self.scale_mix, self.scale_write), self.epsilon)
+        own = HcCoefficients(self.weight, static, (self.scale_mix, self.scale_write), self.epsilon)
+        if self.activation == "tanh":
+            return own
+        return ComputedCoefficients(lambda stream: reference.hc_maps(stream, *own, activation=lambda x: x))
 
     def decayed_parameters(self) -> frozenset[str]:
         """The dynamic weights, as in the paper."""
@@ -62,6 +76,10 @@ class HyperConnection(WidenedConnection):
 
     def gate_parameters(self) -> frozenset[str]:
         return frozenset({"scale_mix", "scale_write"})
+
+    def start(self) -> Start:
+        """Copies that are summed: the final norm hides the factor n but for its epsilon."""
+        return Start("approximate", 2e-5)
 
     def initial_value(self, name: str, generator: torch.Generator) -> Tensor:
         n = self.streams

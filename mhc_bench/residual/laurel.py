@@ -9,7 +9,7 @@ from torch import Tensor
 
 from mhc_bench.errors import UsageError, choose
 from mhc_bench.ops.precision import widened, without_autocast
-from mhc_bench.residual.contract import Carry, ResidualConnection
+from mhc_bench.residual.contract import Carry, ResidualConnection, Start
 from mhc_bench.residual.options import at_least
 from mhc_bench.residual.projected import empty
 from mhc_bench.residual.registry import register_variant
@@ -75,6 +75,9 @@ class LearnedAugmentedResidual(ResidualConnection):
 
     def decayed_parameters(self) -> frozenset[str]:
         return frozenset({"up", "down"} if self.adds_low_rank else ())
+
+    def start(self) -> Start:
+        return Start("exact")
 
     def initial_value(self, name: str, generator: torch.Generator) -> Tensor:
         match name:

@@ -7,9 +7,10 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from mhc_bench.errors import choose
+from mhc_bench.errors import UsageError, choose
 from mhc_bench.ops import reference
-from mhc_bench.ops.types import Coefficients, MhcCoefficients, Triple
+from mhc_bench.ops.precision import without_autocast
+from mhc_bench.ops.types import Coefficients, MhcCoefficients, ProjectedCoefficients, Triple
 from mhc_bench.residual.options import at_least, within
 from mhc_bench.residual.projected import (
     ProjectedConnection,
@@ -23,6 +24,7 @@ from mhc_bench.residual.registry import register_variant
 Initialisation = Literal["near_identity", "uniform", "deepseek_v4", "mhc_lite"]
 Reduction = Literal["sum", "mean", "learned"]
 Order = Literal["columns_rows", "rows_columns"]
+MapPrecision = Literal["fp32", "bf16"]
 _DEEPSEEK_STD = 0.02
 _MHC_LITE_OFF_DIAGONAL = -8.0
 
@@ -73,8 +75,13 @@ class ManifoldHyperConnection(ProjectedConnection):
         sinkhorn_order: `columns_rows` (the paper's: rows sum to 1 exactly) or `rows_columns` (Liger,
             Megatron and others: columns do).
         additive_epsilon: DeepSeek-V4's `hc_eps`: the start is a softmax plus it, each sum gets it before
-            the division, and H_pre and the head's weights get it on top. 0 is the paper. Other than the
-            default order and 0 are computed by composition, slower than the fused operations.
+            the division, and H_pre and the head's weights get it on top. 0 is the paper.
+        diagonal_offset: start of H_res's bias alone: its diagonal this far above what is off it, whatever the
+            initialisation says; null leaves it to that.
+        map_precision: `bf16` is the ablation of the rule that maps are computed in fp32: phi, the projection,
+            the logits, the gates and every Sinkhorn iterate are rounded to bf16; sums run in fp32.
+
+    Another order, an epsilon or bf16 maps are computed by composition, slower than the fused operations.
     """
 
     def __init__(
@@ -92,6 +99,8 @@ class ManifoldHyperConnection(ProjectedConnection):
         reduction: Reduction = "sum",
         sinkhorn_order: Order = "columns_rows",
         additive_epsilon: float = 0.0,
+        diagonal_offset: float | None = None,
+        map_precision: MapPrecision = "fp32",
     ) -> None:
         super().__init__(
             width=width,
@@ -106,6 +115,10 @@ class ManifoldHyperConnection(ProjectedConnection):
         choose("initialisation", initialisation, ("near_identity", "uniform", "deepseek_v4", "mhc_lite"))
         choose("reduction", reduction, ("sum", "mean", "learned"))
         choose("sinkhorn_order", sinkhorn_order, ("columns_rows", "rows_columns"))
+        self.map_precision = choose("map_precision", map_precision, ("fp32", "bf16"))
+        if diagonal_offset is not None and not 0 <= diagonal_offset <= 16:
+            raise UsageError(f"diagonal_offset {diagonal_offset}: expected 0 to 16, or null")
+        self.diagonal_offset = diagonal_offset
         self.sinkhorn_iterations = at_least("sinkhorn_iterations", sinkhorn_iterations, 1)
         self.initialisation, self.reduction, self.sinkhorn_order = initialisation, reduction, sinkhorn_order
         self.additive_epsilon = additive_epsilon and within("additive_epsilon", additive_epsilon, 0.0, 1e-2)
@@ -120,14 +133,27 @@ class ManifoldHyperConnection(ProjectedConnection):
         return self.reduction == "learned" and self.index == self.depth - 1
 
     def coefficients(self) -> Coefficients:
+        if self.map_precision == "bf16":
+            phi = torch.cat(self.own("phi"))
+            return ProjectedCoefficients(phi.bfloat16().to(phi.dtype), self.epsilon, self.rounded_maps)
         if self.sinkhorn_order != "columns_rows" or self.additive_epsilon:
             return super().coefficients()
-        phi, bias, alpha = ((each[0], each[1], each[2]) for each in map(self.own, ("phi", "bias", "alpha")))
-        return MhcCoefficients(phi, bias, alpha, self.sinkhorn_iterations, self.epsilon)
+        phis, bias, alpha = ((each[0], each[1], each[2]) for each in map(self.own, ("phi", "bias", "alpha")))
+        return MhcCoefficients(phis, bias, alpha, self.sinkhorn_iterations, self.epsilon)
 
     def activate(self, projection: Tensor) -> Triple:
         pre, post, res = super().activate(projection)
         return pre + self.additive_epsilon, post, res
+
+    def rounded_maps(self, projection: Tensor) -> Triple:
+        """`activate` with everything rounded to bf16 on the way."""
+        with without_autocast(projection):
+            pre, post, res = (
+                each.bfloat16() for each in self.logits(projection.bfloat16().to(projection.dtype))
+            )
+            rounded = torch.sigmoid(pre) + self.additive_epsilon, 2 * torch.sigmoid(post), self.mixing(res)
+            pre, post, mixed = (each.to(projection.dtype) for each in rounded)
+            return pre, post, mixed
 
     def mixing(self, logits: Tensor) -> Tensor:
         matrix = square(logits, self.streams)
@@ -137,7 +163,7 @@ class ManifoldHyperConnection(ProjectedConnection):
         return self._columns_then_rows(matrix)
 
     def _columns_then_rows(self, logits: Tensor) -> Tensor:
-        if self.additive_epsilon:
+        if self.additive_epsilon or self.map_precision == "bf16":
             return sinkhorn_with_epsilon(logits, self.sinkhorn_iterations, self.additive_epsilon)
         return reference.sinkhorn(logits, self.sinkhorn_iterations)
 
@@ -160,8 +186,9 @@ class ManifoldHyperConnection(ProjectedConnection):
         With one stream H_res is a constant. In the paper's order the last sublayer's gradient is only the
         Sinkhorn error of the column sums: small, not zero.
         """
-        rows_exact = self.sinkhorn_order == "columns_rows" and not self.additive_epsilon
-        columns_exact = self.sinkhorn_order == "rows_columns" and not self.additive_epsilon
+        exact = not self.additive_epsilon and self.map_precision == "fp32"
+        rows_exact = exact and self.sinkhorn_order == "columns_rows"
+        columns_exact = exact and self.sinkhorn_order == "rows_columns"
         at_end = self.index == self.depth - 1 and self.reduction != "learned"
         inert = self.streams == 1 or (self.index == 0 and rows_exact) or (at_end and columns_exact)
         return self.mixing_parameters() if inert else frozenset()
@@ -180,6 +207,8 @@ class ManifoldHyperConnection(ProjectedConnection):
         return super().initial_bias(which)
 
     def initial_mixing(self) -> Tensor:
+        if self.diagonal_offset is not None:
+            return near_identity(self.streams, self.diagonal_offset / 2).flatten()
         if self.initialisation == "mhc_lite":
             return _MHC_LITE_OFF_DIAGONAL * (1 - torch.eye(self.streams, device="cpu")).flatten()
         return near_identity(self.streams, self.contrast).flatten()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import math
 from collections.abc import Collection, Mapping
+from types import UnionType
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from mhc_bench.errors import UsageError, choose
@@ -41,6 +42,9 @@ def within(name: str, value: float, low: float, high: float) -> float:
 
 
 def _checked(name: str, value: Any, hint: Any) -> Any:
+    if get_origin(hint) is UnionType and type(None) in get_args(hint):
+        (inner,) = (each for each in get_args(hint) if each is not type(None))
+        return None if value is None else _checked(name, value, inner)
     if get_origin(hint) is Literal:
         return choose(name, str(value), [str(choice) for choice in get_args(hint)])
     if hint is float and isinstance(value, int) and not isinstance(value, bool):

@@ -86,7 +86,7 @@ def _import_class(target: str) -> type[ResidualConnection]:
     module_name, _, class_name = target.partition(":")
     try:
         module = importlib.import_module(module_name)
-    except ImportError as error:
+    except (ImportError, ValueError) as error:
         raise UsageError(f"variant {target!r}: cannot import {module_name!r} ({error})") from error
     cls = getattr(module, class_name, None)
     if cls is None:

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from mhc_bench.ops import reference
 from mhc_bench.ops.types import Coefficients, StaticCoefficients
+from mhc_bench.residual.contract import Start
 from mhc_bench.residual.hc import plain_map
 from mhc_bench.residual.options import at_least, within
 from mhc_bench.residual.projected import balanced_writes, empty, near_identity, one_against_others
@@ -34,6 +35,10 @@ class StaticHyperConnection(WidenedConnection):
 
     def coefficients(self) -> Coefficients:
         return StaticCoefficients(self.static_pre, self.static_post, self.static_res)
+
+    def start(self) -> Start:
+        """As in `hc`."""
+        return Start("approximate", 2e-5)
 
     def initial_value(self, name: str, generator: torch.Generator) -> Tensor:
         match name:

@@ -97,6 +97,21 @@ def bench_ops(overrides: list[str], rounds: int, output: Output) -> int:
     return 0
 
 
+def bench_collate(overrides: list[str], output: Output) -> int:
+    """Seconds from many synthetic records to tables."""
+    from mhc_bench.bench.collation import CollationGrid, run_bench_collate
+
+    grid = typed(CollationGrid, parse_overrides(overrides), "bench collate")
+    output.check()
+    if output.figure is not None:
+        raise UsageError("bench collate draws no figure: leave out --figure")
+    report = run_bench_collate(grid, shlex.join(["mhc-bench", "bench", "collate", *overrides]))
+    print(json.dumps(report.to_json(), indent=1) if output.json else report.to_text())
+    if output.out is not None:
+        write_json(output.out, report.to_json())
+    return 0
+
+
 def _check_steps(steps: int) -> None:
     if steps < 1:
         raise UsageError(f"--steps {steps}: expected at least 1")

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import itertools
 import json
 import re
 import shlex
-import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 from rich.console import Console
@@ -31,39 +32,67 @@ from mhc_bench.config.load import parse_overrides
 from mhc_bench.config.parts import merge
 from mhc_bench.config.typed import typed
 from mhc_bench.errors import RunError, StoppedError, UsageError
-from mhc_bench.evidence.items import ITEMS_FILE, items_path
+from mhc_bench.evidence.parts import Tuning
+from mhc_bench.files import remove_unfinished
 from mhc_bench.stopping import ends_when_told
 from mhc_bench.suite import plan as planning
 from mhc_bench.suite.cost import measure_missing_costs
 from mhc_bench.suite.evaluating import evaluable, evaluate_run
-from mhc_bench.suite.preflight import check_evaluations, check_machine, check_nodes, count, preflight
+from mhc_bench.suite.failures import record_failure, without_place
+from mhc_bench.suite.formulas import formulas
+from mhc_bench.suite.locks import is_first_rank, locked, unless_taken
+from mhc_bench.suite.preflight import (
+    check_evaluations,
+    check_folder,
+    check_machine,
+    check_nodes,
+    count,
+    preflight,
+)
+from mhc_bench.suite.publishing import Publication, editions
 from mhc_bench.suite.record import record_run, write_origin
 from mhc_bench.suite.report import Reporter
 from mhc_bench.suite.runner import missing_runs, run_missing, slots
 from mhc_bench.suite.slurm import ask_jobs, check_slurm
-from mhc_bench.suite.state import EVALUATION_FILE, RECORD_FILE, TRAINING_FILE, RunState, read_state
+from mhc_bench.suite.state import EVALUATION_FILE, TRAINING_FILE, RunState, read_state
+from mhc_bench.suite.tuning import settled, stages, tunings
 from mhc_bench.suite.waiting import job_line, run_as_jobs
-from mhc_bench.suite.worker import complete_run, is_first_rank, locked, train_run
+from mhc_bench.suite.worker import complete_run, recorded, train_run
 
 
-def run(name: str, overrides: list[str], root: Path, dry_run: bool, records: Path | None) -> int:
+def run(name: str, overrides: list[str], root: Path, dry_run: bool, publication: Publication | None) -> int:
     """Train, evaluate and collate all that is missing of a suite."""
     console = Console()
     suite = load_suite(name, overrides)
-    missing = missing_runs(suite, root)
+    check_folder("--runs", root)
+    if publication is not None:
+        check_folder("--records", publication.records)
+    parts = stages(suite)
+    missing = [run for part in parts for run in missing_runs(part, root)]
     check_launch(suite)
-    counts = preflight(run_configs(suite))
-    console.print(planning.to_table(planning.plan(suite, root, counts)))
-    console.print(f"{len(missing)} of {len(run_configs(suite))} runs are missing.")
+    runs = [run for part in parts for run in run_configs(part)]
+    counts = preflight(runs)
+    console.print(planning.to_table([row for part in parts for row in planning.plan(part, root, counts)]))
+    console.print(f"{len(missing)} of {len(runs)} runs are missing.")
     if dry_run:
         _tell_missing(suite, missing, root, console)
         return 0
     check_evaluations(missing)
+    command = shlex.join(["mhc-bench", "run", name, *overrides])
+    unfinished: dict[str, RunState] = {}
     with ends_when_told():
-        unfinished = _compute(
-            suite, missing, root, console, shlex.join(["mhc-bench", "run", name, *overrides]), overrides
-        )
-    _collate(suite, root, records, console)
+        if missing and not isinstance(suite.launcher, SlurmConfig):
+            # what submits jobs is not what they run on
+            with _shared_files(suite, root):
+                measure_missing_costs(run_configs(suite), root, console)
+        for part in parts:
+            unfinished |= _compute(part, root, console, command, overrides)
+    for each in missing:
+        state = unfinished.get(Reporter.name(each))
+        if state is not None and state.standing == "failed":  # a killed process left no word itself
+            record_failure(each, run_folder(root, each), without_place(state.detail))
+    for part in parts:
+        _collate(part, root, publication, console)
     for title, state in unfinished.items():
         console.print(f"{state.standing}: {title}: {state.detail}", markup=False)
     if any(state.standing == "failed" for state in unfinished.values()):
@@ -94,25 +123,43 @@ def _tell_missing(suite: SuiteConfig, missing: list[RunConfig], root: Path, cons
 
 
 def _compute(
-    suite: SuiteConfig,
-    missing: list[RunConfig],
-    root: Path,
-    console: Console,
-    command: str,
-    overrides: list[str],
+    suite: SuiteConfig, root: Path, console: Console, command: str, overrides: list[str]
 ) -> dict[str, RunState]:
+    """The missing runs of a suite; in the tuned track those whose trials are finished, the others wait."""
+    missing = missing_runs(suite, root)
     if not missing:
         return {}
-    if not isinstance(suite.launcher, SlurmConfig):  # what submits jobs is not what they run on
-        measure_missing_costs(run_configs(suite), root, console)
-    for each in missing:
-        write_origin(run_folder(root, each), command, overrides, suite)
-    done = len(run_configs(suite)) - len(missing)
-    with Reporter(console, len(missing) + done, done) as reporter:
+    known = tunings(suite, root)
+    ready = settled(missing, known)
+    for each in ready:
+        check_same_run(each, run_folder(root, each))
+        with unless_taken(run_folder(root, each)) as mine:
+            if mine:
+                tuning = known[each.arm, each.variant_name]
+                write_origin(run_folder(root, each), command, overrides, suite, tuning)
+    waiting = {
+        Reporter.name(each): RunState("missing", "its trials are not finished")
+        for each in missing
+        if (each.arm, each.variant_name) not in known
+    }
+    total = len(run_configs(suite))
+    with Reporter(console, total, total - len(missing)) as reporter:
         if isinstance(suite.launcher, SlurmConfig):
-            return run_as_jobs(missing, root, suite.launcher, reporter)
+            return waiting | run_as_jobs(ready, root, suite.launcher, reporter)
         devices = device_count(suite)
-        return run_missing(missing, root, slots(suite, devices), devices, reporter)
+        return waiting | run_missing(ready, root, slots(suite, devices), devices, reporter)
+
+
+@contextlib.contextmanager
+def _shared_files(suite: SuiteConfig, root: Path) -> Iterator[None]:
+    """Inside, this process alone writes what the runs of a suite share; what a killed one left is removed."""
+    folders = {run_folder(root, each).parents[1] for each in run_configs(suite)}
+    with contextlib.ExitStack() as stack:
+        for folder in sorted(folders):
+            stack.enter_context(locked(folder))
+            for path in folder.glob(".*.tmp"):
+                path.unlink()
+        yield
 
 
 def device_count(suite: SuiteConfig) -> int:
@@ -124,31 +171,35 @@ def device_count(suite: SuiteConfig) -> int:
     return torch.cuda.device_count()
 
 
-def _collate(suite: SuiteConfig, root: Path, records: Path | None, console: Console) -> None:
-    """The leaderboard of all finished runs of the suite, and their published copies where asked for."""
+def _collate(suite: SuiteConfig, root: Path, publication: Publication | None, console: Console) -> None:
+    """The leaderboard of all recorded runs of the suite, and their published copies where asked for."""
     runs = {run_folder(root, each): each for each in run_configs(suite)}
-    finished = [folder for folder in runs if read_state(folder).finished]
-    if not finished:
+    recorded = [folder for folder in runs if editions(folder)]
+    if publication is not None:
+        for folder in recorded:
+            publication.add(folder, runs[folder])
+    if any(read_state(folder).finished for folder in runs):
+        out = leaderboard_folder(root, suite)
+        with _shared_files(suite, root):
+            remove_unfinished(out)
+            show_leaderboard(recorded, out, console)
+    else:
         console.print("No run has finished: there is nothing to rank.")
-        return
-    if records is not None:
-        for folder in finished:
-            publish(folder, run_folder(records, runs[folder]).with_suffix(".json"))
-    show_leaderboard(finished, leaderboard_folder(root, suite), console)
 
 
 def show_leaderboard(folders: list[Path], out: Path, console: Console) -> None:
     """Write the leaderboard of the records below `folders` to `out`, and print its head."""
     from mhc_bench.evidence import build_leaderboard, load_board, render_summary
 
-    build_leaderboard(folders, out)
+    build_leaderboard(folders, out, formulas())
     headings, *rows = render_summary(load_board(folders))
     for measure, lines in itertools.groupby(rows, key=lambda row: row[0]):
         table = Table(*headings[1:], title=measure, title_justify="left", box=None, pad_edge=False)
         for line in lines:
             table.add_row(*line[1:])
         console.print(table)
-    console.print(f"Leaderboard: {out / 'leaderboard.md'}", highlight=False, soft_wrap=True)
+    for name in ("leaderboard.md", "leaderboard.html"):
+        console.print(f"Leaderboard: {out / name}", highlight=False, soft_wrap=True)
 
 
 def leaderboard_folder(root: Path, suite: SuiteConfig) -> Path:
@@ -157,20 +208,6 @@ def leaderboard_folder(root: Path, suite: SuiteConfig) -> Path:
     protocols = {each.protocol_id for each in runs}
     name = f"{suite.name}-{runs[0].protocol_id}" if len(protocols) == 1 else f"{suite.name}-study"
     return root / name / "leaderboard"
-
-
-def publish(folder: Path, path: Path) -> None:
-    """Copy a run's record, and what its items scored, to their place among the published ones.
-
-    Published records are immutable: another one is never written over them.
-    """
-    source = folder / RECORD_FILE
-    if path.exists() and path.read_bytes() != source.read_bytes():
-        raise RunError(f"{path} holds another record, and records are immutable: publish to another folder")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    if (items := folder / ITEMS_FILE).exists():
-        shutil.copyfile(items, items_path(path))
-    shutil.copyfile(source, path)
 
 
 def single_run(name: str, overrides: list[str]) -> tuple[SuiteConfig, RunConfig]:
@@ -197,7 +234,9 @@ def single_run(name: str, overrides: list[str]) -> tuple[SuiteConfig, RunConfig]
 
 def train(name: str, overrides: list[str], root: Path) -> int:
     """One training run; where its suite has no tasks, its record too."""
-    suite, each = single_run(name, overrides)
+    suite, wanted = single_run(name, overrides)
+    check_folder("--runs", root)
+    each, tuning = _with_choice(name, suite, wanted, root)
     folder = run_folder(root, each)
     check_same_run(each, folder)
     if isinstance(suite.launcher, SlurmConfig):
@@ -208,8 +247,9 @@ def train(name: str, overrides: list[str], root: Path) -> int:
         preflight([each])
         _note_gap(each)
         save_run_config(each, folder)
-        write_origin(folder, shlex.join(["mhc-bench", "train", name, *overrides]), overrides, suite)
-    with ends_when_told(), locked(folder):
+        command = shlex.join(["mhc-bench", "train", name, *overrides])
+        write_origin(folder, command, overrides, suite, tuning)
+    with ends_when_told(), locked(folder), recorded(each, folder):
         train_run(each, folder)
         if not is_first_rank():
             return 0
@@ -217,6 +257,21 @@ def train(name: str, overrides: list[str], root: Path) -> int:
             record_run(each, folder)
     Console().print(f"trained: {folder}", highlight=False, soft_wrap=True)
     return 0
+
+
+def _with_choice(name: str, suite: SuiteConfig, run: RunConfig, root: Path) -> tuple[RunConfig, Tuning]:
+    """The run with the values that its trials chose, where it has any, and what the choosing took.
+
+    Raises:
+        UsageError: the trials are not finished.
+    """
+    known = tunings(suite, root)
+    ready = settled([run], known)
+    if not ready:
+        raise UsageError(
+            f"the trials of {run.variant_name} are not finished: mhc-bench run {name} makes them"
+        )
+    return ready[0], known[run.arm, run.variant_name]
 
 
 def _follow_torchrun() -> None:
@@ -250,9 +305,12 @@ def evaluate(folder: Path, overrides: list[str]) -> int:
         raise UsageError(f"suite {each.suite} has no tasks: name some, such as evaluation.tasks=[mhc_world]")
     if not evaluable(each, folder):
         raise RunError(f"{folder} diverged: there is nothing to evaluate")
-    evaluate_run(each, folder, place)
-    if not overrides:
-        complete_run(each, folder)
+    if overrides:
+        evaluate_run(each, folder, place)
+    else:
+        with recorded(each, folder):
+            evaluate_run(each, folder, place)
+            complete_run(each, folder)
     if is_first_rank():
         _print_scores(place)
     return 0
@@ -299,12 +357,7 @@ def _optional(value: float | None) -> str:
 
 def leaderboard(records_dir: Path, suite: str | None, out: Path | None, into: Path | None) -> int:
     """Records to tables and figures."""
-    folders = [records_dir]
-    if suite is not None:
-        own = re.compile(rf"{re.escape(suite)}-[0-9a-f]{{{DIGITS}}}")
-        folders = sorted(path for path in records_dir.glob("*") if own.fullmatch(path.name))
-        if not folders:
-            raise UsageError(f"{records_dir} has no folder {suite}-<protocol id>")
+    folders = records_folders(records_dir, suite)
     place = out or records_dir / "leaderboard"
     show_leaderboard(folders, place, Console())
     if into is not None:
@@ -314,10 +367,27 @@ def leaderboard(records_dir: Path, suite: str | None, out: Path | None, into: Pa
     return 0
 
 
+def records_folders(records_dir: Path, suite: str | None) -> list[Path]:
+    """Where the records of a suite lie; the folder itself where no suite is named.
+
+    Raises:
+        UsageError: no such suite there.
+    """
+    if suite is None:
+        return [records_dir]
+    own = re.compile(rf"{re.escape(suite)}-[0-9a-f]{{{DIGITS}}}")
+    folders = sorted(path for path in records_dir.glob("*") if own.fullmatch(path.name))
+    if not folders:
+        raise UsageError(f"{records_dir} has no folder {suite}-<protocol id>")
+    return folders
+
+
 def plan(name: str, overrides: list[str], root: Path, as_json: bool) -> int:
     """What a suite will take."""
     suite = load_suite(name, overrides)
-    rows = planning.plan(suite, root, count(run_configs(suite)))
+    parts = stages(suite)
+    counts = count(run for part in parts for run in run_configs(part))
+    rows = [row for part in parts for row in planning.plan(part, root, counts)]
     if as_json:
         print(json.dumps(planning.to_json(rows), indent=1))
     else:

@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import inspect
 import json
+import re
 from pathlib import Path
 from typing import Any
 
 from omegaconf import OmegaConf
 
-from mhc_bench.config import load_suite, part_names, plain, run_configs
+from mhc_bench.config import RunConfig, load_suite, part_names, plain, run_configs
+from mhc_bench.config.load import parse_overrides
 from mhc_bench.config.parts import read_variant, variant_names
 from mhc_bench.errors import UsageError, choose
 
 BACKBONE_OF_VARIANTS = "smoke"
-"""The suite whose model a variant is described on, where none is named."""
+"""The suite whose model a variant is described on; `model=` names another."""
+BASELINE = "baseline"
+ARXIV = re.compile(r"\b\d{4}\.\d{5}\b")
 
 
 def show(what: str, overrides: list[str], as_json: bool) -> int:
@@ -70,21 +74,52 @@ def _sizes(name: str, runs: list[Any]) -> dict[str, Any]:
 
 
 def describe_variant(name: str, overrides: list[str]) -> dict[str, Any]:
-    """A variant: source, options with defaults, and what it adds to a backbone."""
+    """A variant: formula, source, options with defaults, and what it adds to each sublayer of a backbone.
+
+    Overrides are those of the suite whose backbone it is put on, and `options.<name>=` of its own options.
+    """
     from mhc_bench.residual import resolve, variant_options
 
     part = read_variant(name)
     cls = resolve(str(part["connection"]))
-    suite = load_suite(BACKBONE_OF_VARIANTS, [*overrides, f"variants=[{name}]"])
-    size = _sizes(suite.name, run_configs(suite))[name]
-    layers = int(suite.model.backbone["num_hidden_layers"])
+    about = inspect.cleandoc(cls.__doc__ or "")
+    own = parse_overrides(item for item in overrides if item.startswith("options.")).get("options", {})
+    rest = [item for item in overrides if not item.startswith("options.")]
+    names = dict.fromkeys((name, BASELINE))
+    suite = load_suite(BACKBONE_OF_VARIANTS, [*rest, f"variants=[{','.join(names)}]"])
+    suite.variants[name].options |= own
     return {
         "variant": name,
         "connection": part["connection"],
-        "about": inspect.cleandoc(cls.__doc__ or ""),
-        "options": variant_options(cls) | part.get("options", {}),
-        "on_model": {"sublayers": 2 * layers, "width": suite.model.backbone["hidden_size"], **size},
-        "parameters_per_sublayer": size["parameters"]["residual"] / (2 * layers),
+        "about": about,
+        "source": [f"arXiv {number}" for number in dict.fromkeys(ARXIV.findall(about))],
+        "options": variant_options(cls) | suite.variants[name].options,
+        **_on_backbone(name, run_configs(suite)),
+    }
+
+
+def _on_backbone(name: str, runs: list[RunConfig]) -> dict[str, Any]:
+    """A variant's size on the backbone of `runs`, and its overhead over the baseline, which is among them."""
+    from mhc_bench.bench.sublayer import sublayer_overhead
+    from mhc_bench.model import count_parameters, flops_per_token, residual_connections
+    from mhc_bench.suite.preflight import known_vocabulary
+    from mhc_bench.training.build import build_for
+
+    vocabulary = known_vocabulary(runs[0].data)
+    models = {run.variant_name: build_for(run, vocabulary) for run in runs}
+    model, training = models[name], runs[0].training
+    overhead = sublayer_overhead(model, models[BASELINE], training.sequence_length, training.precision)
+    return {
+        "on_model": {
+            "family": runs[0].model.family,
+            "sublayers": len(residual_connections(model)),
+            "width": int(model.config.hidden_size),
+            "sequence_length": training.sequence_length,
+            "precision": training.precision,
+            "parameters": count_parameters(model),
+            "flops_per_token": flops_per_token(model, training.sequence_length),
+        },
+        "per_sublayer": overhead,
     }
 
 

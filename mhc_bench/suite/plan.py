@@ -30,6 +30,8 @@ CHECKPOINT_COPIES = 3
 that are kept come on top."""
 
 
+Footprint = tuple[DeviceMemory | None, Communication | None]
+
 log = logging.getLogger(__name__)
 
 
@@ -65,15 +67,26 @@ def plan(suite: SuiteConfig, root: Path, counts: dict[tuple[str, str], Counts]) 
     groups: dict[tuple[str, str], list[RunConfig]] = {}
     for run in run_configs(suite):
         groups.setdefault((run.arm, run.variant_name), []).append(run)
-    return [_row(runs, root, counts[key]) for key, runs in groups.items()]
+    footprints: dict[str, Footprint] = {}
+    for key, (first, *_) in groups.items():
+        if (shape := _shape(first)) not in footprints:
+            footprints[shape] = _footprint(first, counts[key])
+    return [_row(runs, root, counts[key], footprints[_shape(runs[0])]) for key, runs in groups.items()]
 
 
-def _row(runs: list[RunConfig], root: Path, counts: Counts) -> PlanRow:
+def _shape(run: RunConfig) -> str:
+    """What a run's memory and communication depend on: arms that differ in rates alone are measured once."""
+    return repr(
+        (run.model, run.data, run.training, run.variant, run.hardware, bool(run.optimizer.balancing_speed))
+    )
+
+
+def _row(runs: list[RunConfig], root: Path, counts: Counts, footprint: Footprint) -> PlanRow:
     first = runs[0]
     tokens = first.training.batch_tokens * first.training.steps
     total = counts.parameters["total"]
     copies = CHECKPOINT_COPIES + len(first.logging.milestones) + first.logging.keep_best
-    memory, moved = _footprint(first, counts)
+    memory, moved = footprint
     missing = sum(not read_state(run_folder(root, run)).finished for run in runs)
     seconds, basis = _seconds_per_run(first, root, counts)
     return PlanRow(
@@ -95,7 +108,7 @@ def _row(runs: list[RunConfig], root: Path, counts: Counts) -> PlanRow:
     )
 
 
-def _footprint(run: RunConfig, counts: Counts) -> tuple[DeviceMemory | None, Communication | None]:
+def _footprint(run: RunConfig, counts: Counts) -> Footprint:
     """Memory and communication; nothing for a variant whose layers fail without data: a plan stops no run."""
     try:
         return measure_run(run, counts)

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mhc_bench.config import DataConfig, HardwareConfig, RunConfig
 from mhc_bench.errors import UsageError
 
 if TYPE_CHECKING:
+    from mhc_bench.data import TokenSource
     from mhc_bench.training.build import Vocabulary
 
 
@@ -35,12 +38,50 @@ def preflight(runs: Iterable[RunConfig]) -> dict[tuple[str, str], Counts]:
     from mhc_bench.evaluation import check_tasks
     from mhc_bench.training.build import vocabulary_of
 
+    runs = list(runs)
     distinct = distinct_runs(runs)
     # data first: they can be fetched on any machine
-    known = {key: vocabulary_of(open_source(data)) for key, data in _sources(distinct).items()}
+    sources = {key: open_source(data) for key, data in _sources(distinct).items()}
+    known = {key: vocabulary_of(source) for key, source in sources.items()}
+    for key, length, seeds in _streams(runs):
+        check_rows(sources[key], length, seeds)
     for run in distinct.values():
         check_tasks(run.evaluation.tasks)
+        _check_loggers(run)
     return {key: _count(run, known[str(run.data)]) for key, run in distinct.items()}
+
+
+def _streams(runs: list[RunConfig]) -> list[tuple[str, int, list[int]]]:
+    """Data, sequence length, and the seeds with which both are used together."""
+    seeds: dict[tuple[str, int], set[int]] = {}
+    for run in runs:
+        seeds.setdefault((str(run.data), run.training.sequence_length), set()).add(run.seed)
+    return [(data, length, sorted(each)) for (data, length), each in seeds.items()]
+
+
+def check_rows(source: TokenSource, sequence_length: int, seeds: list[int]) -> None:
+    """Refuse data without a row to train on, one to validate on, or as many different rows as seeds.
+
+    Raises:
+        UsageError: naming what there is and what was expected.
+    """
+    length = sequence_length + 1
+    source.validation_rows(length)
+    rows = {source.train_row(seeds[0], index, length).tobytes() for index in range(len(seeds))}
+    if len(rows) < len(seeds):
+        raise UsageError(
+            f"seeds: {len(seeds)} seeds and {len(rows)} different rows of {length} tokens to train on: "
+            "expected no more seeds than rows"
+        )
+
+
+def _check_loggers(run: RunConfig) -> None:
+    if not run.logging.loggers:
+        return
+    from mhc_bench.training.loggers import logger_arguments
+
+    for logger in run.logging.loggers:
+        logger_arguments(logger, Path())
 
 
 def count(runs: Iterable[RunConfig]) -> dict[tuple[str, str], Counts]:
@@ -81,6 +122,19 @@ def check_evaluations(runs: Iterable[RunConfig]) -> None:
 
     for tasks in dict.fromkeys(tuple(run.evaluation.tasks) for run in runs):
         check_runnable(tasks)
+
+
+def check_folder(option: str, folder: Path) -> None:
+    """Refuse a place for results where none can be written; it need not exist yet.
+
+    Raises:
+        UsageError: naming the option.
+    """
+    there = next(each for each in (folder, *folder.absolute().parents) if each.exists())
+    if not there.is_dir():
+        raise UsageError(f"{option} {folder}: {there} is a file: expected a folder")
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise UsageError(f"{option} {folder}: expected a folder that can be written to, and {there} cannot")
 
 
 def check_machine(hardware: HardwareConfig) -> None:

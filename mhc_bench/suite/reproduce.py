@@ -15,6 +15,7 @@ from mhc_bench.errors import RunError, UsageError
 from mhc_bench.evidence import Record, read_record, read_records
 from mhc_bench.evidence.compare import compare_environment, compare_results, judge, seed_interval
 from mhc_bench.evidence.parts import Numerics, Provenance
+from mhc_bench.evidence.record import RESULTS
 from mhc_bench.evidence.reproduction import Difference, Reproduction, reproduction_json
 from mhc_bench.files import write_json, write_text
 from mhc_bench.suite.preflight import check_evaluations, preflight
@@ -25,10 +26,15 @@ from mhc_bench.suite.runner import run_missing
 from mhc_bench.suite.state import RECORD_FILE
 
 REPRODUCTION_FILE = "reproduction.json"
+Repetition = tuple[Record, tuple[Difference, ...]]
+"""The repetition's record, and what was different where it was made."""
 
 
-def reproduce(path: Path, out: Path, by: str) -> int:
+def reproduce(path: Path, out: Path, by: str, repetition: Path | None = None) -> int:
     """Run a record again below `out`, say how close it came, and write `reproduction.json` there.
+
+    Args:
+        repetition: the record of a repetition that has been made already; then nothing is run.
 
     Returns:
         0 for identical bits or inside the interval, else 1.
@@ -43,16 +49,37 @@ def reproduce(path: Path, out: Path, by: str) -> int:
     run = runnable(record, path)
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise UsageError(f"{out} exists: expected a new or an empty folder")
-    preflight([run])
-    check_evaluations([run])
-    environment = environment_here(record, run)
     console = Console()
-    _print_table(console, f"What is different here from where {Reporter.name(run)} was recorded", environment)
-    again = rerun(record, run, out, console)
+    if repetition is None:
+        again, environment = made_here(record, run, out, console)
+    else:
+        again, environment = made_before(record, run, repetition, console)
     reproduction = compared(record, again, siblings(path, record), environment, by)
     write_text(out / REPRODUCTION_FILE, reproduction_json(reproduction))
     show(console, reproduction, again, out / REPRODUCTION_FILE)
     return 0 if reproduction.verdict in ("identical bits", "inside interval") else 1
+
+
+def made_here(record: Record, run: RunConfig, out: Path, console: Console) -> Repetition:
+    """The repetition, computed now, and what is different here."""
+    preflight([run])
+    check_evaluations([run])
+    environment = environment_here(record, run)
+    _tell_environment(console, run, environment)
+    return rerun(record, run, out, console), environment
+
+
+def made_before(record: Record, run: RunConfig, repetition: Path, console: Console) -> Repetition:
+    """The repetition that a record tells of, and what was different there."""
+    again = other_record(record, repetition)
+    environment = compare_environment(record, again.provenance, again.numerics)
+    _tell_environment(console, run, environment)
+    return again, environment
+
+
+def _tell_environment(console: Console, run: RunConfig, environment: tuple[Difference, ...]) -> None:
+    title = f"What is different here from where {Reporter.name(run)} was recorded"
+    _print_table(console, title, environment)
 
 
 def runnable(record: Record, path: Path) -> RunConfig:
@@ -61,7 +88,7 @@ def runnable(record: Record, path: Path) -> RunConfig:
     Raises:
         UsageError: it failed, it is of another protocol version, or its id is not that of its configuration.
     """
-    if record.training is None:
+    if record.status not in RESULTS:
         raise UsageError(f"{path} is {record.status}: there is no result to reproduce")
     if record.identity.protocol_version != PROTOCOL_VERSION:
         raise UsageError(
@@ -74,6 +101,25 @@ def runnable(record: Record, path: Path) -> RunConfig:
     # what `auto` stood for then; records without numerics are from when there was one implementation
     run.hardware.operations = record.numerics.operations if record.numerics else "eager"  # type: ignore[assignment]
     return run
+
+
+def other_record(record: Record, path: Path) -> Record:
+    """The record of a repetition that has been made already.
+
+    Raises:
+        UsageError: it is no other record of the same run with a result.
+    """
+    if not path.is_file():
+        raise UsageError(f"no such record: {path}")
+    again = read_record(path)
+    names = ("suite", "protocol_id", "variant", "connection", "options", "seed")
+    for name in names:
+        ours, theirs = getattr(record.identity, name), getattr(again.identity, name)
+        if ours != theirs:
+            raise UsageError(f"{path} is of another run: {name} {theirs}, expected {ours}")
+    if again.digest == record.digest or again.status not in RESULTS:
+        raise UsageError(f"{path} is no repetition: expected another record of this run, with a result")
+    return again
 
 
 def environment_here(record: Record, run: RunConfig) -> tuple[Difference, ...]:
@@ -141,6 +187,8 @@ def compared(
         verdict=judge(record, again, differences, interval),
         by=by,
         version=again.provenance.version,
+        repetition=again.digest,
+        validation_loss=again.validation_loss,
         environment=environment,
         differences=differences,
         interval=interval,

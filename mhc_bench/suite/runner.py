@@ -16,6 +16,7 @@ from pathlib import Path
 from mhc_bench.config import RunConfig, SuiteConfig, check_same_run, run_configs, run_folder, save_run_config
 from mhc_bench.errors import StoppedError
 from mhc_bench.provenance import available_cores
+from mhc_bench.suite.locks import unless_taken
 from mhc_bench.suite.report import Reporter
 from mhc_bench.suite.state import FAILURE_FILE, LOG_FILE, RunState, read_state
 
@@ -85,10 +86,11 @@ def run_missing(
 
 
 def make_ready(run: RunConfig, folder: Path) -> None:
-    """Give a run its folder, as a worker expects it."""
-    folder.mkdir(parents=True, exist_ok=True)
-    save_run_config(run, folder)
-    (folder / FAILURE_FILE).unlink(missing_ok=True)
+    """Give a run its folder, as a worker expects it; one that a worker has in hand is ready."""
+    with unless_taken(folder) as mine:
+        if mine:
+            save_run_config(run, folder)
+            (folder / FAILURE_FILE).unlink(missing_ok=True)
 
 
 def _start(run: RunConfig, root: Path, place: int, device_count: int) -> Job:

@@ -22,10 +22,9 @@ from mhc_bench.errors import RunError, StoppedError, UsageError, choose
 from mhc_bench.files import write_json
 from mhc_bench.suite.jobs import work_as_rank
 from mhc_bench.suite.runner import make_ready
-from mhc_bench.suite.state import read_json
+from mhc_bench.suite.state import JOB_FILE, read_json
 
 COMMANDS = ("sbatch", "srun", "squeue", "scontrol", "sinfo")
-JOB_FILE = "slurm.json"
 JOB_FOLDER = "slurm"
 SUBMIT_LOCK = ".submit.lock"
 STOPPED = ("CANCELLED", "DEADLINE", "NODE_FAIL", "PREEMPTED", "TIMEOUT")

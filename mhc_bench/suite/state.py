@@ -13,6 +13,7 @@ EVALUATION_FILE = "evaluation.json"
 FAILURE_FILE = "failure.txt"
 PROGRESS_FILE = "progress.json"
 LOG_FILE = "log.txt"
+JOB_FILE = "slurm.json"
 
 Standing = Literal["missing", "partial", "complete", "diverged", "failed", "interrupted"]
 

@@ -3,23 +3,20 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import sys
 import traceback
 from collections.abc import Iterator
 from pathlib import Path
 
-from filelock import FileLock
-
 from mhc_bench.config import RunConfig, load_run_config
-from mhc_bench.errors import MhcBenchError, StoppedError
-from mhc_bench.files import write_text
+from mhc_bench.errors import MhcBenchError, StoppedError, UsageError
+from mhc_bench.files import remove_unfinished, write_text
 from mhc_bench.stopping import ends_when_told
 from mhc_bench.suite.evaluating import evaluate_run, to_evaluate
+from mhc_bench.suite.failures import reason, record_failure
+from mhc_bench.suite.locks import is_first_rank, locked
 from mhc_bench.suite.record import record_run
-from mhc_bench.suite.state import FAILURE_FILE, TRAINING_FILE, read_state
-
-LOCK_FILE = ".lock"
+from mhc_bench.suite.state import FAILURE_FILE, JOB_FILE, TRAINING_FILE, read_state
 
 
 def complete_run(run: RunConfig, folder: Path) -> None:
@@ -28,6 +25,8 @@ def complete_run(run: RunConfig, folder: Path) -> None:
     The ranks of a run that takes several are started once, for all its stages.
     """
     with locked(folder):
+        if is_first_rank():
+            remove_unfinished(folder, JOB_FILE)
         if read_state(folder).finished:
             return
         if not (run.hardware.devices > 1 and _lacks_ranks(run, folder)):
@@ -68,34 +67,34 @@ def train_run(run: RunConfig, folder: Path) -> None:
         fit(run, folder)
 
 
-def is_first_rank() -> bool:
-    """Whether this process speaks for its run: the launcher starts the others with a rank above 0."""
-    return os.environ.get("RANK", os.environ.get("LOCAL_RANK", "0")) == "0"
-
-
 @contextlib.contextmanager
-def locked(folder: Path) -> Iterator[None]:
-    """Two processes never write one run: the second waits, then finds the work done."""
-    if not is_first_rank():
+def recorded(run: RunConfig, folder: Path) -> Iterator[None]:
+    """An error inside leaves a record behind and goes on; wrong usage and being told to stop leave none."""
+    try:
         yield
-        return
-    folder.mkdir(parents=True, exist_ok=True)
-    with FileLock(folder / LOCK_FILE):
-        yield
+    except (UsageError, StoppedError):
+        raise
+    except Exception as error:
+        if is_first_rank():
+            record_failure(run, folder, reason(error))
+        raise
 
 
 def work(folder: Path) -> int:
     """Complete the run in `folder`, leaving the reason behind if that fails; returns the exit code."""
+    run = None
     try:
         with ends_when_told():
-            complete_run(load_run_config(folder), folder)
+            run = load_run_config(folder)
+            complete_run(run, folder)
     except StoppedError as told:
         print(told, flush=True)
         return told.exit_code
     except Exception as error:
         traceback.print_exc()
-        name = "" if isinstance(error, MhcBenchError) else f"{type(error).__name__}: "
-        write_text(folder / FAILURE_FILE, f"{name}{' '.join(str(error).split())[:500]}\n")
+        write_text(folder / FAILURE_FILE, f"{reason(error)}\n")
+        if run is not None and is_first_rank():
+            record_failure(run, folder, reason(error))
         return error.exit_code if isinstance(error, MhcBenchError) else 1
     return 0
 

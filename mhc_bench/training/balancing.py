@@ -82,7 +82,7 @@ class ExpertBalancing(L.Callback):
             if self.speed:
                 for router, load in zip(self.routers, loads, strict=True):
                     rebalance(correction_bias(router), load, self.speed)
-            if self.clock.step % self.every == 0 or self.clock.ending:
+            if self.clock.due(self.every):
                 with self.clock.paused():
                     self._report(loads)
         for load in self.loads:

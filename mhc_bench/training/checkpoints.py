@@ -3,6 +3,7 @@
 checkpoints/step-00000200/        a state as `mhc_bench.training.state` writes it
 checkpoints/milestone-00000200    links to the checkpoints that stay when the run has ended
 checkpoints/best
+checkpoints/diverged-00000123     for study: the state before the step that was not finite, and not taken
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from mhc_bench.training.state import MANIFEST, TRAINER, PortableState
 FOLDER = "checkpoints"
 STARTS = "starts.json"
 BEST = "best"
+DIVERGED = "diverged"
 KEPT = 2
 """Checkpoints to resume from: where the last is damaged, there is one before."""
 
@@ -43,29 +45,44 @@ def checkpoint_step(folder: Path) -> int:
     return int(folder.name.removeprefix("step-"))
 
 
-def newest_good(run_dir: Path) -> Path | None:
-    """The newest undamaged checkpoint's folder, or None for a run that has none.
+def newest_good(run_dir: Path, owner: str) -> Path | None:
+    """The newest checkpoint's folder that is whole and the run's own; None where there is none.
+
+    Args:
+        owner: `run_id` of the run.
 
     Raises:
-        RunError: all are damaged.
+        RunError: a file cannot be read although it is there. It may be readable later.
     """
-    folders = checkpoint_folders(run_dir)
-    for folder in folders:
-        if damage := find_damage(folder):
-            log.warning("%s is damaged (%s): falling back to the one before", folder, damage)
-            continue
-        return folder
-    if folders:
-        raise RunError(f"all checkpoints in {run_dir / FOLDER} are damaged: remove that folder to start over")
+    for folder in checkpoint_folders(run_dir):
+        if not (damage := find_damage(folder, owner)):
+            return folder
+        log.warning("%s is of no use (%s): going on from before it", folder, damage)
     return None
 
 
-def find_damage(folder: Path) -> str:
-    """What is wrong with a checkpoint; empty where nothing is."""
+def find_damage(folder: Path, owner: str) -> str:
+    """What is wrong with a checkpoint of the run `owner`; empty where nothing is.
+
+    Raises:
+        RunError: a file cannot be read although it is there.
+    """
     try:
-        files: dict[str, str] = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))["files"]
-    except (OSError, ValueError, KeyError, TypeError):
+        return _find_damage(folder, owner)
+    except OSError as error:
+        raise RunError(f"{folder} cannot be read ({error.strerror}): nothing was changed") from error
+
+
+def _find_damage(folder: Path, owner: str) -> str:
+    try:
+        content = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+        files, run, name = dict(content["files"]), content.get("run"), content.get("name")
+    except (FileNotFoundError, ValueError, KeyError, TypeError, AttributeError):
         return f"no readable {MANIFEST}"
+    if run != owner:
+        return "it is another run's"
+    if name != folder.name:
+        return f"it was written as {name}"
     for name in (TRAINER, *files):
         if not (folder / name).is_file():
             return f"{name} is missing"
@@ -101,20 +118,17 @@ def prune(run_dir: Path, newest: int) -> None:
             shutil.rmtree(folder)
 
 
+def forget_after(run_dir: Path, step: int) -> None:
+    """Remove the checkpoints of later steps."""
+    for folder in checkpoint_folders(run_dir):
+        if checkpoint_step(folder) > step:
+            shutil.rmtree(folder)
+
+
 def remove_resume_files(run_dir: Path) -> None:
     """Remove all that was only there to resume from, once the final model stands."""
     prune(run_dir, 0)
     (run_dir / FOLDER / STARTS).unlink(missing_ok=True)
-
-
-def remove_unfinished(run_dir: Path) -> None:
-    """Remove what a killed process left half-written, by the names that unfinished files have."""
-    for path in [
-        *run_dir.glob(".*.tmp"),
-        *(run_dir / FOLDER).glob(".*.tmp"),
-        *(run_dir / FOLDER).glob(".*.old"),
-    ]:
-        shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
 
 
 def count_start(run_dir: Path) -> int:
@@ -143,9 +157,7 @@ class Checkpoints(L.Callback):
         self.saved_step = trainer.global_step
         trainer.strategy.barrier()
         if trainer.is_global_zero:
-            for folder in checkpoint_folders(self.run_dir):
-                if checkpoint_step(folder) > trainer.global_step:
-                    shutil.rmtree(folder)
+            forget_after(self.run_dir, trainer.global_step)
 
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: object, batch: object, batch_idx: int
@@ -155,7 +167,10 @@ class Checkpoints(L.Callback):
         assert isinstance(strategy, PortableState)
         if strategy.pending is not None and strategy.pending.done():
             self.wait(trainer)
-        if not self.clock.stepped or self.history.diverged_step is not None:
+        if not self.clock.stepped:
+            return
+        if self.history.diverged_step is not None:
+            self._save_for_study(trainer, self.history.diverged_step)
             return
         step = self.clock.step
         if step % self.every == 0 or step in self.milestones or self.clock.ending:
@@ -179,6 +194,14 @@ class Checkpoints(L.Callback):
         self.saved_step = self.clock.step
         trainer.save_checkpoint(self._folder())
         self._tidy(trainer)
+
+    def _save_for_study(self, trainer: L.Trainer, step: int) -> None:
+        """Weights and moments before `step`, which was not taken; never resumed from."""
+        self.wait(trainer)
+        folder = self.run_dir / FOLDER / f"{DIVERGED}-{step:08d}"
+        if trainer.is_global_zero and folder.exists():
+            shutil.rmtree(folder)  # of an end that was cut off before it was written down
+        trainer.save_checkpoint(folder)
 
     def wait(self, trainer: L.Trainer) -> None:
         """Until the last checkpoint stands. Raises what its writing raised."""

@@ -25,6 +25,11 @@ def check_run(config: RunConfig) -> None:
     check_protocol(config, config.hardware)
     if not 0 <= config.seed < 2**31:
         raise UsageError(f"seed is {config.seed}: expected a whole number from 0 to {2**31 - 1}")
+    if (config.search is None) != (config.tuned is None):
+        raise UsageError(
+            f"{config.variant_name} is {'' if config.tuned else 'not '}tuned: expected chosen values with a "
+            "search section, and only with one; mhc-bench run makes the trials"
+        )
     check_logging(config.logging, config.training.steps)
     _check_devices(config)
 

@@ -17,7 +17,14 @@ class Clock:
         """Whether the last batch completed an optimizer step."""
         self.ending = False
         """Whether that was the last step of the run."""
+        self.taken = True
+        """Whether it was taken: one that is not finite is not, and ends the run after the step before."""
         self._mark: float | None = None
+
+    def due(self, every: int) -> bool:
+        """Whether it is time for what is done every so many steps and after the last, once for each step."""
+        on_time = self.step % every == 0
+        return on_time or self.ending if self.taken else not on_time
 
     def begin(self) -> None:
         """The first step begins now; later calls do nothing."""

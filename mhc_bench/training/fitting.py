@@ -21,11 +21,13 @@ from lightning.pytorch.utilities.exceptions import SIGTERMException
 from transformers.utils import logging as transformers_logging
 
 from mhc_bench.config import check_same_run, save_run_config
+from mhc_bench.config.identity import run_id
 from mhc_bench.config.schema import RunConfig
 from mhc_bench.data import open_source
 from mhc_bench.data.module import BatchPlan, TokenData
 from mhc_bench.data.source import TokenSource
 from mhc_bench.errors import RunError, StoppedError
+from mhc_bench.files import remove_unfinished
 from mhc_bench.model import count_parameters, flops_per_token, save_model, use_operations, weight_digest
 from mhc_bench.stopping import StopNotice
 from mhc_bench.training.balancing import ExpertBalancing
@@ -34,9 +36,9 @@ from mhc_bench.training.checkpoints import (
     Checkpoints,
     checkpoint_folders,
     count_start,
+    forget_after,
     newest_good,
     remove_resume_files,
-    remove_unfinished,
 )
 from mhc_bench.training.checks import check_run, launched, world_size
 from mhc_bench.training.clock import Clock
@@ -116,6 +118,8 @@ def prepare(config: RunConfig, source: TokenSource, run_dir: Path, quiet: bool) 
     for logger in config.logging.loggers:
         logger_arguments(logger, run_dir)
     source.train_row(config.seed, 0, config.training.sequence_length + 1)
+    if config.data.validation_split == "selection":
+        source.validation_rows(config.training.sequence_length + 1)
     save_run_config(config, run_dir)
     return settle(config, model, run_dir, quiet)
 
@@ -136,7 +140,7 @@ def train_rank(config: RunConfig, source: TokenSource, run_dir: Path, quiet: boo
 
 
 def _train(config: RunConfig, source: TokenSource, run_dir: Path, quiet: bool, notice: StopNotice) -> None:
-    checkpoint = checkpoint_to_load(run_dir)
+    checkpoint = checkpoint_to_load(config, run_dir)
     module, clock = ResidualTraining(config, source), Clock()
     recorder = Recorder(config, run_dir, clock, quiet)
     preemption = Preemption(notice, clock)
@@ -166,11 +170,21 @@ def _train(config: RunConfig, source: TokenSource, run_dir: Path, quiet: bool, n
         recorder.close()
 
 
-def checkpoint_to_load(run_dir: Path) -> Path | None:
-    """What this rank resumes from. Rank 0 reads and checks whole files; its choice counts for all."""
-    if int(os.environ.get("RANK", "0")) == 0:
-        return newest_good(run_dir)
-    return next(iter(checkpoint_folders(run_dir)), None)
+def checkpoint_to_load(config: RunConfig, run_dir: Path) -> Path | None:
+    """What this rank resumes from. Rank 0 reads and checks whole files; its choice counts for all.
+
+    Raises:
+        RunError: there are several ranks, and rank 0 found all checkpoints damaged: it has removed them, but
+            the other ranks, which saw them, would wait to read one.
+    """
+    there = next(iter(checkpoint_folders(run_dir)), None)
+    if int(os.environ.get("RANK", "0")) != 0:
+        return there
+    good = newest_good(run_dir, run_id(config))
+    if there is not None and good is None and world_size(config) > 1:
+        forget_after(run_dir, 0)
+        raise RunError(f"all checkpoints in {run_dir} were damaged: removed; the same command starts over")
+    return good
 
 
 def make_trainer(
@@ -228,6 +242,7 @@ def finish(
             flops_per_token=flops_per_token(model, config.training.sequence_length),
             data_identity=module.source.identity,
             shared_weight_digest=module.shared_digest,
+            start_digest=module.start_digest,
             weight_digest=final,
             restarts=restarts,
             peak_memory_bytes=memory,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import importlib
+import importlib.util
 import inspect
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,14 @@ from mhc_bench.errors import UsageError, choose
 
 SHIPPED = ("CSVLogger", "CometLogger", "MLFlowLogger", "NeptuneLogger", "TensorBoardLogger", "WandbLogger")
 LOGS = "logs"
+PACKAGES = {
+    "CometLogger": "comet_ml",
+    "MLFlowLogger": "mlflow",
+    "NeptuneLogger": "neptune",
+    "TensorBoardLogger": "tensorboard",
+    "WandbLogger": "wandb",
+}
+"""Of a shipped logger the package that it needs."""
 
 
 def logger_class(path: str) -> type[Logger]:
@@ -24,12 +32,15 @@ def logger_class(path: str) -> type[Logger]:
         UsageError: no such class.
     """
     if "." not in path:
-        shipped: type[Logger] = getattr(loggers, choose("logger", path, SHIPPED))
+        package = PACKAGES.get(choose("logger", path, SHIPPED))
+        if package and importlib.util.find_spec(package) is None:
+            raise UsageError(f"logging.loggers: {path} needs the package {package}, which is not installed")
+        shipped: type[Logger] = getattr(loggers, path)
         return shipped
     module, _, name = path.rpartition(".")
     try:
         found = getattr(importlib.import_module(module), name)
-    except (ImportError, AttributeError) as error:
+    except (ImportError, AttributeError, ValueError) as error:
         raise UsageError(f"logging.loggers: cannot import {path!r} ({error})") from error
     if not (isinstance(found, type) and issubclass(found, Logger)):
         raise UsageError(f"logging.loggers: {path!r} is no Lightning logger")

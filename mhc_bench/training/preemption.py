@@ -7,6 +7,8 @@ checkpoint between the signal and its end.
 
 from __future__ import annotations
 
+from datetime import timedelta
+
 import lightning as L
 import torch
 import torch.distributed as dist
@@ -14,14 +16,16 @@ from torch import Tensor
 
 from mhc_bench.stopping import StopNotice
 from mhc_bench.training.clock import Clock
+from mhc_bench.training.state import PortableState
 
 
 class Votes:
     """Whether any rank said yes one call ago; over gloo, so that no GPU is waited for. One rank: now."""
 
-    def __init__(self) -> None:
+    def __init__(self, patience: timedelta | None = None) -> None:
+        """`patience`: how long to wait for a rank's vote."""
         several = dist.is_initialized() and dist.get_world_size() > 1
-        self._group = dist.new_group(backend="gloo") if several else None
+        self._group = dist.new_group(backend="gloo", timeout=patience) if several else None
         self._cast: Tensor | None = None
         self._work: dist.Work | None = None
 
@@ -53,7 +57,8 @@ class Preemption(L.Callback):
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Lightning has handlers of its own by now, which would end the run without a checkpoint."""
         self.notice.listen_again()
-        self.votes = Votes()
+        assert isinstance(trainer.strategy, PortableState)
+        self.votes = Votes(trainer.strategy.patience)
 
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: object, batch: object, batch_idx: int

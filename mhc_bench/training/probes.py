@@ -91,6 +91,18 @@ class Probe:
         return {**_over_sublayers(rows), **composite, **self._final_streams(sublayers)}, rows
 
     @torch.no_grad()
+    def mixing(self) -> tuple[Tensor, Tensor] | None:
+        """H_res of each sublayer [L, n, n] and the product of all [n, n], each the mean over tokens.
+
+        None where a sublayer has no maps. Before the mean, the product is one of each token's own matrices.
+        """
+        found = [each.maps.res for name in self.connections if (each := self._seen[name]).maps is not None]
+        if len(found) < len(self.connections):
+            return None
+        product = functools.reduce(lambda below, above: above @ below, found)
+        return torch.stack(found).mean(1), product.mean(0)
+
+    @torch.no_grad()
     def _on_read(self, name: str, stream: Tensor) -> None:
         connection = self.connections[name]
         maps = connection.maps(stream)

@@ -9,6 +9,7 @@ from typing import Any
 import lightning as L
 
 from mhc_bench.config.schema import RunConfig
+from mhc_bench.config.search import optimizer_of
 from mhc_bench.errors import RunError
 from mhc_bench.training.clock import Clock
 from mhc_bench.training.history import History
@@ -79,6 +80,7 @@ class Recorder(L.Callback):
         if pl_module.diverged:
             self.history.diverged_step = trainer.global_step
             trainer.should_stop = self.clock.ending = True
+            self.clock.taken = False
         else:
             self.clock.step = trainer.global_step
             self.clock.ending = self.clock.step == self.config.training.steps
@@ -119,7 +121,7 @@ class Recorder(L.Callback):
             {
                 "loss": sum(losses) / len(losses),
                 "gradient_norm": max(norms),
-                "learning_rate": rate * self.config.optimizer.learning_rate,
+                "learning_rate": rate * optimizer_of(self.config).learning_rate,
                 "tokens_per_second": len(seconds) * self.config.training.batch_tokens / sum(seconds),
             }
         )

@@ -2,7 +2,7 @@
 
 shard-00001-model-00001-of-00001.safetensors   one of each rank: its part of weights and moments, with offsets
 trainer.pt                                     steps, schedule, history, optimizer's settings: plain values
-manifest.json                                  SHA-256 of these files; written before the folder gets its name
+manifest.json                                  SHA-256 of these files; whose and which state it is
 
 torch's distributed checkpoint writes and reads the tensors: its default format holds pickles, safetensors run
 no code. Lightning's AsyncCheckpointIO does not serve: its FSDP2 strategy passes by any CheckpointIO. Nor does
@@ -16,6 +16,7 @@ import os
 import shutil
 from collections.abc import Mapping
 from concurrent.futures import Executor, Future
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,7 @@ from torch.distributed.checkpoint.state_dict_saver import save
 from torch.optim import Optimizer
 from transformers import PreTrainedModel
 
+from mhc_bench.config.identity import run_id
 from mhc_bench.files import write_json
 from mhc_bench.model.digests import persistent_tensors
 from mhc_bench.provenance import file_digest
@@ -50,6 +52,8 @@ class PortableState(Strategy):
     background: Executor | None = None
     """Of one thread, which writes while training goes on; None to write at once."""
     pending: Future[None] | None = None
+    patience: timedelta | None = None
+    """How long a rank waits for the others in a collective; None for torch's own."""
     _group: dist.ProcessGroup | None = None
 
     @property
@@ -81,10 +85,12 @@ class PortableState(Strategy):
         torch.save(checkpoint | {"param_groups": optimizer["param_groups"]}, rest)
         folder, group = Path(filepath), self._gloo()
         if self.background is None:
-            write_state(folder, tensors, rest.getvalue(), group)
+            write_state(folder, tensors, rest.getvalue(), group, self._owner())
         else:
             copy = copied(tensors)
-            self.pending = self.background.submit(write_state, folder, copy, rest.getvalue(), group)
+            self.pending = self.background.submit(
+                write_state, folder, copy, rest.getvalue(), group, self._owner()
+            )
 
     def load_checkpoint(
         self, checkpoint_path: str | os.PathLike[str], weights_only: bool | None = None
@@ -112,10 +118,14 @@ class PortableState(Strategy):
         assert isinstance(model, PreTrainedModel)
         return model
 
+    def _owner(self) -> str:
+        config: Any = self.lightning_module.config if self.lightning_module else None
+        return run_id(config)
+
     def _gloo(self) -> dist.ProcessGroup | None:
         """A group for the writing thread alone: training has the default one in use at the same time."""
         if self._group is None and dist.is_initialized():
-            self._group = dist.new_group(backend="gloo")
+            self._group = dist.new_group(backend="gloo", timeout=self.patience)
         return self._group
 
 
@@ -127,8 +137,14 @@ def copied(tensors: Tensors) -> Tensors:
     }
 
 
-def write_state(folder: Path, tensors: Tensors, rest: bytes, group: dist.ProcessGroup | None) -> None:
-    """Write under a temporary name, then give the folder its own; collective over `group`."""
+def write_state(
+    folder: Path, tensors: Tensors, rest: bytes, group: dist.ProcessGroup | None, owner: str
+) -> None:
+    """Write under a temporary name, then give the folder its own; collective over `group`.
+
+    Args:
+        owner: the `run_id` of the run whose state it is.
+    """
     unfinished = folder.with_name(f".{folder.name}.tmp")
     rank = 0 if group is None else dist.get_rank()
     if rank == 0:
@@ -141,7 +157,7 @@ def write_state(folder: Path, tensors: Tensors, rest: bytes, group: dist.Process
     save(tensors, storage_writer=writer, process_group=group, no_dist=group is None)
     files = manifest(unfinished, rank, group)
     if rank == 0:
-        write_json(unfinished / MANIFEST, {"files": files})
+        write_json(unfinished / MANIFEST, {"files": files, "run": owner, "name": folder.name})
         unfinished.rename(folder)
 
 

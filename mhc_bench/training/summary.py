@@ -37,7 +37,7 @@ class TrainingSummary:
     flops_per_token: int
     data_identity: dict[str, str]
     shared_weight_digest: str
-    """Of the start weights that all variants share."""
+    """Of the start weights that all variants share; of an A/A run, before the perturbation."""
     weight_digest: str
     """Of the final weights."""
     token_stream_digest: str
@@ -75,6 +75,8 @@ class TrainingSummary:
     final_steps: int | None = None
     """How many steps `final_loss` is the mean of."""
     last_loss: float | None = None
+    start_digest: str | None = None
+    """Of an A/A run: of all weights after the perturbation."""
     numerics: dict[str, Any] | None = None
     """What decides whether the run can be repeated to the bit (see `numerics.py`)."""
 

@@ -69,7 +69,7 @@ class Validation(L.Callback):
         """Validate where it is time."""
         if not self.clock.stepped:
             return
-        if self.clock.step % self.every == 0 or self.clock.ending:
+        if self.clock.due(self.every):
             with self.clock.paused():
                 self.report(self.clock.step, self.measure(cast("ResidualTraining", pl_module)))
 

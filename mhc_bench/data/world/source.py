@@ -28,6 +28,7 @@ class WorldSource:
     def __init__(self, config: WorldConfig) -> None:
         self._stream = Stream(config.world_seed, config.scale)
         self._validation_tokens = config.validation_tokens
+        self._validation_split = config.validation_split
         self._words = vocabulary(config.scale)
         self.tokenizer = word_tokenizer(config.scale)
         self.vocabulary = len(self._words)
@@ -47,7 +48,7 @@ class WorldSource:
         R x (length - 1) targets are the configured number of tokens, rounded up to whole rows.
         """
         count = -(-self._validation_tokens // (length - 1))
-        return np.stack([self._stream.row(length, "validation", index) for index in range(count)])
+        return np.stack([self._stream.row(length, self._validation_split, index) for index in range(count)])
 
     def validation_bytes_per_token(self, length: int) -> float:
         """UTF-8 bytes of the targets' text per target of `validation_rows(length)`, one blank per word."""

@@ -8,10 +8,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from mhc_bench.evidence.reproduction import parse_reproduction
-
 # the checks register themselves
-from mhc_bench.evidence.verify import configuration, form, pairing, plausible, scores, training  # noqa: F401
+from mhc_bench.evidence.verify import (  # noqa: F401
+    configuration,
+    depth,
+    form,
+    pairing,
+    plausible,
+    scores,
+    training,
+    tuned,
+)
 from mhc_bench.evidence.verify.checks import (
     CHECKS,
     Note,
@@ -19,11 +26,11 @@ from mhc_bench.evidence.verify.checks import (
     Submission,
     Tools,
     UnavailableError,
-    printable,
     run_checks,
 )
-from mhc_bench.evidence.verify.intake import INTAKE, Intake, read_all
+from mhc_bench.evidence.verify.intake import INTAKE, read_all
 from mhc_bench.evidence.verify.report import Report
+from mhc_bench.evidence.verify.reproductions import REPRODUCTION, check_reproductions
 
 NO_TOOLS = Tools()
 
@@ -39,7 +46,7 @@ def verify(paths: Sequence[Path], tools: Tools = NO_TOOLS) -> Report:
     """
     intake = read_all(paths)
     problems, notes = run_checks(Submission(tuple(intake.entries), tools))
-    wrong, told = _reproductions(intake)
+    wrong, told = check_reproductions(intake)
     return Report(
         records=len(intake.entries),
         problems=(*intake.problems, *problems, *wrong),
@@ -47,32 +54,9 @@ def verify(paths: Sequence[Path], tools: Tools = NO_TOOLS) -> Report:
     )
 
 
-def _reproductions(intake: Intake) -> tuple[list[Problem], list[Note]]:
-    """Reproductions that are damaged or name no record beside them, and what the others say."""
-    digests = {(entry.path.parent, entry.record.digest) for entry in intake.entries}
-    problems, notes = [], []
-    for path, data in intake.reproductions:
-        file = printable(path)
-        try:
-            told = parse_reproduction(data)
-        except ValueError as error:
-            problems.append(
-                Problem(file, "reproduction", printable(error), "a reproduction (docs/records.md)")
-            )
-            continue
-        if (path.parent, told.record) in digests:
-            by = f" by {printable(told.by)}" if told.by else ""
-            notes.append(Note(file, "reproduction", f"reproduced{by}: {told.verdict}"))
-        else:
-            found = f"of record {told.record[:16]}"
-            problems.append(Problem(file, "reproduction", found, "the digest of a record beside it"))
-    return problems, notes
-
-
 def explained() -> dict[str, str]:
     """Every check by name, with the line that says what it proves."""
-    told = {"reproduction": "a reproduction names a record that stands beside it"}
-    return {**INTAKE, **{check.name: check.proves for check in CHECKS.values()}, **told}
+    return {**INTAKE, **{check.name: check.proves for check in CHECKS.values()}, **REPRODUCTION}
 
 
 __all__ = ["Note", "Problem", "Report", "Submission", "Tools", "UnavailableError", "explained", "verify"]

@@ -18,7 +18,18 @@ from mhc_bench.evidence.verify.checks import (
 
 BASELINE = "baseline"
 OF_ONE_RUN = frozenset(
-    {"variant", "variant_name", "seed", "suite", "arm", "protocol_id", "cost_id", "hardware", "logging"}
+    {
+        "variant",
+        "variant_name",
+        "seed",
+        "suite",
+        "arm",
+        "protocol_id",
+        "cost_id",
+        "tuned",
+        "hardware",
+        "logging",
+    }
 )
 """Parts of a run's configuration that are no protocol: what it is, where it is computed, what is logged."""
 FROM_CONFIGURATION = ("suite", "arm", "protocol_id", "cost_id", "seed")
@@ -40,12 +51,31 @@ def identity(entry: Entry, tools: Tools) -> Iterator[Finding]:
         ("variant", said.variant, settings.get("variant_name")),
         ("connection", said.connection, section(settings, "variant", "connection")),
         ("options", said.options, section(settings, "variant", "options")),
+        ("perturbation", said.perturbation, section(settings, "variant", "perturbation") or 0.0),
     ]
     for name, ours, theirs in pairs:
         if ours != theirs:
             yield entry.problem(f"identity.{name} {ours!r}", f"{theirs!r}, as in the configuration")
     if (said.variant == BASELINE) and said.connection != BASELINE:
         yield entry.problem(f"baseline is the connection {said.connection!r}", BASELINE)
+
+
+@record_check(
+    "perturbation", "an A/A run is the baseline under another name, its start moved; no other run's was"
+)
+def perturbation(entry: Entry, tools: Tools) -> Iterator[Finding]:
+    said, digests = entry.record.identity, entry.record.digests
+    again = said.connection == BASELINE and said.variant != BASELINE
+    if said.perturbation and not again:
+        yield entry.problem(f"{named(entry)} with its start moved", "the baseline under another name alone")
+    if digests is None:
+        return
+    if bool(said.perturbation) != (digests.start is not None):
+        yield entry.problem(
+            f"digest of a moved start {digests.start}, perturbation {said.perturbation}", "both or none"
+        )
+    if digests.start == digests.shared_weights:
+        yield entry.problem("a start that was moved and is the same", "other weights than the shared ones")
 
 
 @record_check("protocol id", "protocol id and cost id are the digests of this configuration")
@@ -72,10 +102,10 @@ def protocol_id(entry: Entry, tools: Tools) -> Iterator[Finding | Remark]:
 )
 def only_the_residual(group: tuple[Entry, ...]) -> Iterator[Finding]:
     first = next((entry for entry in group if entry.record.identity.variant == BASELINE), group[0])
-    shared = _protocol(first)
+    shared = protocol_settings(first)
     for entry in group:
-        if differing := _differences(shared, _protocol(entry)):
-            yield entry.problem(f"{', '.join(differing)} differ", f"as in {named(first)} ({first.file})")
+        if others := differing(shared, protocol_settings(entry)):
+            yield entry.problem(f"{', '.join(others)} differ", f"as in {named(first)} ({first.file})")
     kinds: dict[str, Entry] = {}
     for entry in group:
         same = kinds.setdefault(entry.record.identity.variant, entry)
@@ -85,7 +115,8 @@ def only_the_residual(group: tuple[Entry, ...]) -> Iterator[Finding]:
             )
 
 
-def _protocol(entry: Entry) -> dict[str, Any]:
+def protocol_settings(entry: Entry) -> dict[str, Any]:
+    """The parts of a record's configuration that are its protocol."""
     settings = {name: value for name, value in entry.record.configuration.items() if name not in OF_ONE_RUN}
     data = settings.get("data")
     if isinstance(data, dict) and data.get("kind") == "shards":
@@ -97,11 +128,11 @@ def _residual(entry: Entry) -> tuple[str, Any]:
     return entry.record.identity.connection, entry.record.identity.options
 
 
-def _differences(left: Any, right: Any, prefix: str = "") -> list[str]:
+def differing(left: Any, right: Any, prefix: str = "") -> list[str]:
     """Dotted names of what differs. A field that one of them lacks was added later: its id tells the rest."""
     if isinstance(left, dict) and isinstance(right, dict):
         common = sorted(left.keys() & right.keys())
-        return [each for name in common for each in _differences(left[name], right[name], f"{prefix}{name}.")]
+        return [each for name in common for each in differing(left[name], right[name], f"{prefix}{name}.")]
     return [] if left == right else [prefix.removesuffix(".")]
 
 

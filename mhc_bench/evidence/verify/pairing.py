@@ -112,13 +112,7 @@ def seeds(group: tuple[Entry, ...]) -> Iterator[Finding | Remark]:
     if all(entry.root is None for entry in group):
         yield group[0].note("seeds started were not compared with seeds reported: no folder was given")
         return
-    started = {
-        (variant, seed): entry
-        for entry in group
-        if (plan := entry.record.started)
-        for variant in plan.variants
-        for seed in plan.seeds
-    }
+    started = {run: entry for entry in group if (plan := entry.record.started) for run in plan.runs}
     silent = tuple(entry for entry in group if entry.record.started is None)
     for run, entry in (_crossed(silent) | started).items():
         if run not in there:
@@ -127,7 +121,7 @@ def seeds(group: tuple[Entry, ...]) -> Iterator[Finding | Remark]:
         plan = entry.record.started
         if plan is None:
             yield entry.note("its schema version does not tell which seeds were started")
-        elif _seed(entry.record) not in plan.seeds or entry.record.identity.variant not in plan.variants:
+        elif not plan.names(entry.record.identity.variant, _seed(entry.record)):
             yield entry.problem(
                 f"{named(entry)} is none of the runs that it says were started", "one of them"
             )

@@ -23,6 +23,13 @@ def near(left: float, right: float, relative: float = EXACT) -> bool:
     return math.isclose(left, right, rel_tol=relative, abs_tol=relative)
 
 
+@record_check("outcome", "a complete run has answered every task that its suite has")
+def outcome(entry: Entry, tools: Tools) -> Iterator[Finding]:
+    asked, record = section(entry.record.configuration, "evaluation", "tasks"), entry.record
+    if record.status == "complete" and asked and record.evaluation is None:
+        yield entry.problem("complete without an evaluation", f"the tasks {asked}, or a partial run")
+
+
 @record_check("training summary", "steps, tokens, status, times and speeds follow from each other")
 def summary(entry: Entry, tools: Tools) -> Iterator[Finding]:
     training = entry.record.training

@@ -29,10 +29,11 @@ class Sizes(NamedTuple):
 
 
 class Blocks(NamedTuple):
-    """Tokens and channels of a program's block."""
+    """What a program takes, and with how many warps."""
 
     tokens: int
     channels: int
+    warps: int
 
 
 def sizes_of(stream: Tensor) -> Sizes:
@@ -52,42 +53,55 @@ def table_shape(n: int) -> tuple[int, int]:
     return (8, 4) if n <= 4 else (triton.next_power_of_2(2 + n), 8)
 
 
-def warps(n: int) -> int:
-    """Warps of a program."""
-    return 4 if n <= 4 else 8
-
-
 def channels(width: int, most: int) -> int:
     """The channels of a block: a power of two of at least 16, what a tensor core takes."""
     return int(min(most, max(16, triton.next_power_of_2(width))))
+
+
+def _blocks(sizes: Sizes, tokens: int, most: int) -> Blocks:
+    """At most `most` channels, and the warps that most kernels have."""
+    return Blocks(tokens, channels(sizes.width, most), 4 if sizes.n <= 4 else 8)
 
 
 def product_blocks(sizes: Sizes) -> Blocks:
     """Of kernels that project: many tokens share each weight that is loaded."""
     most = 32 if sizes.n in (2, 3) else 64  # 64 tokens of two or three streams in fp32 would spill
     fitting = [tokens for tokens in (32, 64) if tokens <= most and sizes.tokens >= tokens * PROGRAMS // 2]
-    tokens = max(fitting, default=16)
-    return Blocks(tokens, channels(sizes.width, 64 if sizes.n <= 4 else 32))
+    return _blocks(sizes, max(fitting, default=16), 64 if sizes.n <= 4 else 32)
 
 
 def mixing_blocks(sizes: Sizes) -> Blocks:
     """Of kernels that hold all streams of a few tokens in registers."""
-    return Blocks(4, channels(sizes.width, 256))
+    return _blocks(sizes, 4, 256)
 
 
-def write_read_blocks(sizes: Sizes) -> Blocks:
-    """Of the write that projects what it writes, for eight warps: as few tokens as a tensor core takes."""
-    return Blocks(16, channels(sizes.width, 32))
+def write_read_blocks(sizes: Sizes, hc: bool) -> Blocks:
+    """Of the write that projects what it writes: as few tokens as a tensor core takes.
+
+    HC's projection of four streams would spill 340 bytes with 32 channels and eight warps.
+    """
+    return Blocks(16, 16, 4) if hc else Blocks(16, channels(sizes.width, 32), 8)
 
 
 def sum_blocks(sizes: Sizes) -> Blocks:
     """Of the maps' backward pass: a thread holds the table of about one token."""
-    return Blocks(8, channels(sizes.width, 256 if sizes.n <= 4 else 128))
+    return _blocks(sizes, 8, 256 if sizes.n <= 4 else 128)
 
 
 def gradient_blocks(sizes: Sizes) -> tuple[Blocks, int]:
-    """Of the streams' gradient, and the tokens of each share that gets partial sums of its own."""
-    blocks = Blocks(32 if sizes.n <= 4 else 16, channels(sizes.width, 64 if sizes.n <= 4 else 32))
-    columns = sizes.n * triton.cdiv(sizes.width, blocks.channels)
-    shares = max(1, min(PROGRAMS // columns, triton.cdiv(sizes.tokens, blocks.tokens)))
-    return blocks, blocks.tokens * max(1, triton.cdiv(triton.cdiv(sizes.tokens, shares), blocks.tokens))
+    """Of the gradient of one stream's weight, and the tokens of each share that gets sums of its own."""
+    small = sizes.n <= 4
+    blocks = _blocks(sizes, 32 if small else 16, 64 if small else 32)
+    return blocks, _share(sizes, blocks, sizes.n * triton.cdiv(sizes.width, blocks.channels))
+
+
+def write_read_backward_blocks(sizes: Sizes) -> tuple[Blocks, int]:
+    """Of all streams' gradient: a thread holds one token's maps; and the tokens of each share."""
+    blocks = Blocks(32, channels(sizes.width, 64), 8)
+    return blocks, _share(sizes, blocks, triton.cdiv(sizes.width, blocks.channels))
+
+
+def _share(sizes: Sizes, blocks: Blocks, columns: int) -> int:
+    """Tokens, in whole blocks, with which `columns` programs side by side make PROGRAMS programs."""
+    shares = max(1, min(PROGRAMS // columns, -(-sizes.tokens // blocks.tokens)))
+    return blocks.tokens * max(1, -(-sizes.tokens // (shares * blocks.tokens)))

@@ -11,13 +11,13 @@ from mhc_bench.ops.kernels.tiles import load_tile
 @triton.jit(do_not_specialize=["tokens", "share"])
 def stream_gradient_kernel(
     stream: tl.tensor,
-    grad_through: tl.tensor,
-    grad_hidden: tl.tensor,
-    pre: tl.tensor,
     raw: tl.tensor,
-    radial: tl.tensor,
     weight: tl.tensor,
-    grad_stream: tl.tensor,
+    grad_through: tl.tensor | None,
+    grad_hidden: tl.tensor | None,
+    pre: tl.tensor | None,
+    radial: tl.tensor | None,
+    grad_stream: tl.tensor | None,
     partial: tl.tensor,
     tokens: tl.tensor,
     width: tl.tensor,
@@ -26,15 +26,15 @@ def stream_gradient_kernel(
     K: tl.constexpr,
     KP: tl.constexpr,
     HC: tl.constexpr,
-    READ: tl.constexpr,
     BT: tl.constexpr,
     BC: tl.constexpr,
     PRECISION: tl.constexpr,
 ) -> None:
-    """BC channels of one stream, for `share` tokens. Traffic: reads 2n + 1, writes n (READ; else n and n).
+    """BC channels of one stream, for `share` tokens.
 
-    grad_stream = grad_through + pre (x) grad_hidden + raw weight + radial stream, in one pass; without READ
-    only the last two. The sum over these tokens of raw^T stream goes to `partial`, one for each share:
+    grad_stream = grad_through + pre (x) grad_hidden + raw weight + radial stream, in one pass. Traffic: reads
+    2n + 1, writes n; without `grad_through` only the last two terms: n and n; without `grad_stream` it is
+    not computed: reads n. The sum over these tokens of raw^T stream goes to `partial`, one for each share:
     [shares, K, n * C], HC's [shares, n, K, C], whose sum over the first axes is the weight's gradient.
     """
     blocks = tl.cdiv(width, BC)
@@ -58,13 +58,14 @@ def stream_gradient_kernel(
         r = tl.load(
             raw + t[:, None] * entries + index[None, :], mask=live[:, None] & (k < K)[None, :], other=0.0
         )
-        grad = tl.load(radial + t * n + j, mask=live, other=0.0)[:, None] * x
-        if READ:
-            grad += load_tile(grad_through, t * n + j, c, here, width)
-            read = tl.load(pre + t * n + j, mask=live, other=0.0)
-            grad += read[:, None] * load_tile(grad_hidden, t, c, here, width)
-        grad = tl.dot(r, w, grad, input_precision=PRECISION)
-        entry = grad_stream + (t * n + j)[:, None] * width + c[None, :]
-        tl.store(entry, grad.to(grad_stream.dtype.element_ty), mask=here)
+        if grad_stream is not None:
+            grad = tl.load(radial + t * n + j, mask=live, other=0.0)[:, None] * x
+            if grad_through is not None:
+                grad += load_tile(grad_through, t * n + j, c, here, width)
+                read = tl.load(pre + t * n + j, mask=live, other=0.0)
+                grad += read[:, None] * load_tile(grad_hidden, t, c, here, width)
+            grad = tl.dot(r, w, grad, input_precision=PRECISION)
+            entry = grad_stream + (t * n + j)[:, None] * width + c[None, :]
+            tl.store(entry, grad.to(grad_stream.dtype.element_ty), mask=here)
         of_weight = tl.dot(tl.trans(r), x, of_weight, input_precision=PRECISION)
     tl.store(partial + total + own, of_weight, mask=there)

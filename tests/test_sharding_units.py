@@ -1,0 +1,59 @@
+"""FSDP2's units: of every variant one for a decoder layer, and one for its residual connections."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import model_factory as make
+import pytest
+import torch
+from forked import on_ranks
+
+from mhc_bench.model import decoder_layers, graft, residual_connections
+from mhc_bench.residual import variant_names
+from mhc_bench.training.sharding import shard
+
+pytestmark = pytest.mark.ranks
+Units = list[list[tuple[list[str], torch.dtype | None]]]
+"""Of each decoder layer its units: names of the modules, the dtype that they compute in."""
+
+
+def units_of(variant: str, mesh: Any) -> Units:
+    from torch.distributed.fsdp import FSDPModule
+
+    model = graft(make.backbone(), variant)
+    shard(model, mesh, 1, "bf16")
+    found: Units = []
+    for _, layer in decoder_layers(model):
+        units: dict[Any, list[str]] = {}
+        for name, module in layer.named_modules():
+            if isinstance(module, FSDPModule):
+                units.setdefault(module._get_fsdp_state(), []).append(name)
+        found.append([(names, state._mp_policy.param_dtype) for state, names in units.items()])
+    return found
+
+
+@pytest.fixture(scope="module")
+def units() -> dict[str, Units]:
+    def work(rank: int) -> dict[str, Units]:
+        import torch.distributed as dist
+        from torch.distributed.device_mesh import init_device_mesh
+
+        dist.init_process_group("gloo")
+        mesh = init_device_mesh("cpu", (1,))
+        return {variant: units_of(variant, mesh) for variant in variant_names()}
+
+    ((code, found),) = on_ranks(work, 1)
+    assert code == 0
+    return dict(found)
+
+
+@pytest.mark.parametrize("variant", variant_names())
+def test_a_layer_has_one_unit_and_its_residual_connections_share_one_in_fp32(
+    units: dict[str, Units], variant: str
+) -> None:
+    layers = decoder_layers(graft(make.backbone(), variant))
+    for (_, layer), found in zip(layers, units[variant], strict=True):
+        owners = [name for name, each in residual_connections(layer).items() if list(each.parameters())]
+        shared = [(sorted(owners), None)] if owners else []
+        assert [(sorted(names), dtype) for names, dtype in found] == [([""], torch.bfloat16), *shared]
