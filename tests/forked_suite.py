@@ -6,6 +6,7 @@ import csv
 import functools
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -37,9 +38,11 @@ logging: {every: 2, checkpoint_every: 2, keep_best: true, milestones: [0.5], log
 CHANGING = {
     *("seconds", "step_seconds", "tokens_per_second", "restarts", "peak_memory_bytes", "step_time"),
     *("train_seconds", "evaluate_seconds", "date", "start_time", "end_time", "side_files"),
-    "total_evaluation_time_seconds",
+    *("total_evaluation_time_seconds", "supersedes"),
 }
 """Keys and columns that tell times, memory, or how often a run was begun; digests of files that hold such."""
+EDITION = re.compile(r"(seed\d+)-\d+(?=\.)")
+"""Of a published record after those of attempts that failed."""
 APART = ("log.txt", ".lock")
 TIMED = ("trainer.pt", "manifest.json")
 """They hold step times among other things: their names are compared, and the weights beside them."""
@@ -190,15 +193,25 @@ def comparable(path: Path) -> Any:
     return path.read_bytes()
 
 
+def tells_a_failure(path: Path) -> bool:
+    """Whether this is the record of an attempt that failed."""
+    if not re.fullmatch(r"(record|seed)[\d-]*\.json", path.name):
+        return False
+    return json.loads(path.read_text())["status"] in ("failed", "partial")
+
+
 def contents(ground: Ground) -> dict[str, Any]:
-    """Everything below the runs and the published records, by name; of the leaderboard the names alone."""
+    """Everything below the runs and the published records, by name; of the leaderboard the names alone.
+
+    Records of attempts that failed are left out: they are what tells of the disturbance.
+    """
     found: dict[str, Any] = {}
     for place in ("runs", "records"):
         for path in sorted((ground.root / place).rglob("*")):
-            name = path.relative_to(ground.root).as_posix()
+            name = EDITION.sub(r"\1", path.relative_to(ground.root).as_posix())
             if path.is_symlink():
                 found[name] = f"-> {path.readlink()}"
-            elif path.is_file() and path.name not in APART:
+            elif path.is_file() and path.name not in APART and not tells_a_failure(path):
                 drawn = "leaderboard" in path.parts or path.name.startswith("cost-")
                 found[name] = None if drawn or path.name in TIMED else comparable(path)
     return found

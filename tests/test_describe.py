@@ -13,7 +13,7 @@ from mhc_bench.config import part_names
 from mhc_bench.suite.describe import describe_variant
 
 WIDTH, SUBLAYERS = 32, 4  # of the smoke suite's model
-WITHOUT_A_PAPER = {"baseline", "cheap-skip", "mhc-identity", "mhc-static"}
+WITHOUT_A_PAPER = {"baseline", "baseline-aa", "cheap-skip", "mhc-identity", "mhc-static"}
 
 
 def per_sublayer(name: str, *overrides: str) -> dict[str, Any]:

@@ -149,6 +149,7 @@ def met(tmp_path_factory: pytest.TempPathFactory) -> Met:
 
         def work(rank: int) -> Seen:
             dist.init_process_group("gloo")
+            torch._dynamo.utils.counters.clear()  # those of the process that was forked
             # up to torch's own code generator, which would take minutes and keeps the dtypes that it is given
             traced = functools.partialmethod(nn.Module.compile, backend="aot_eager")
             nn.Module.compile = traced  # type: ignore[assignment]

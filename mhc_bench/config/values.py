@@ -30,16 +30,23 @@ def check_values(hint: Any, value: object, name: str, where: str) -> None:
     Raises:
         UsageError: naming the field, its value and what was expected.
     """
+    given = _unless_null(hint)
     if isinstance(value, (int, float)) and not isinstance(value, bool):
-        _check_number(hint, value, name, where)
+        _check_number(given, value, name, where)
     elif isinstance(value, Mapping):
-        _check_mapping(hint, value, name, where)
+        _check_mapping(given, value, name, where)
     elif isinstance(value, list):
-        _check_list(hint, value, name, where)
+        _check_list(given, value, name, where)
     elif isinstance(value, str) and INTERPOLATION.search(value):
         raise _misfit(name, value, "the value itself, not a reference to another one", where)
     elif value is None and get_origin(hint) in (list, dict):
         raise _misfit(name, value, _container(hint), where)
+
+
+def _unless_null(hint: Any) -> Any:
+    """What a value that may be null is where it is not."""
+    kinds = [each for each in get_args(hint) if each is not NoneType]
+    return kinds[0] if get_origin(hint) in (Union, UnionType) and len(kinds) == 1 else hint
 
 
 def _check_number(hint: Any, value: float, name: str, where: str) -> None:

@@ -47,6 +47,7 @@ RESULTS = ("complete", "diverged")
 class Digests(Part):
     """Proofs that two runs are a pair: SHA-256, hexadecimal."""
 
+    later = frozenset({"start"})
     shared_weights: Hex
     """All parameters but the residual connection's, at step 0; of an A/A run, before its perturbation."""
     token_stream: Hex

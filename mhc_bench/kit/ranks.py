@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
+import json
 import math
 import os
-import pickle
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -76,8 +77,7 @@ def _on_ranks(subject: Subject) -> list[Outcome]:
 def _read(path: Path) -> Outcome:
     if not path.exists():
         return Outcome("sharding", "fail", f"a rank died, or waited for more than {SECONDS:g} s")
-    outcome: Outcome = pickle.loads(path.read_bytes())
-    return outcome
+    return Outcome(**json.loads(path.read_text(encoding="utf-8")))
 
 
 def _rank(rank: int, subject: Subject, folder: Path) -> None:
@@ -85,7 +85,7 @@ def _rank(rank: int, subject: Subject, folder: Path) -> None:
     torch.set_num_threads(1)  # threads of the parent do not exist here
     outcome = outcome_of(Check("sharding", "", lambda it: _as_rank(rank, it, folder)), subject)
     temporary = folder / f"{rank}.tmp"
-    temporary.write_bytes(pickle.dumps(outcome))
+    temporary.write_text(json.dumps(dataclasses.asdict(outcome)), encoding="utf-8")
     temporary.rename(folder / str(rank))
     os._exit(0)
 

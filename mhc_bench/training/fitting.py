@@ -27,7 +27,6 @@ from mhc_bench.data import open_source
 from mhc_bench.data.module import BatchPlan, TokenData
 from mhc_bench.data.source import TokenSource
 from mhc_bench.errors import RunError, StoppedError
-from mhc_bench.files import remove_unfinished
 from mhc_bench.model import count_parameters, flops_per_token, save_model, use_operations, weight_digest
 from mhc_bench.stopping import StopNotice
 from mhc_bench.training.balancing import ExpertBalancing
@@ -147,7 +146,6 @@ def _train(config: RunConfig, source: TokenSource, run_dir: Path, quiet: bool, n
     trainer = make_trainer(config, run_dir, recorder, clock, [preemption])
     restarts = 0
     if trainer.is_global_zero:
-        remove_unfinished(run_dir)
         restarts = count_start(run_dir)
     try:
         trainer.fit(

@@ -11,6 +11,7 @@ import lightning as L
 from mhc_bench.config.schema import RunConfig
 from mhc_bench.config.search import optimizer_of
 from mhc_bench.errors import RunError
+from mhc_bench.files import remove_unfinished
 from mhc_bench.training.clock import Clock
 from mhc_bench.training.history import History
 from mhc_bench.training.module import ResidualTraining
@@ -35,6 +36,11 @@ class Recorder(L.Callback):
         """Columns of `metrics.csv` that only some models have, set before training starts."""
         self.loggers: Sequence[L.pytorch.loggers.Logger] = ()
         self._rows_done = 0
+
+    def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        """Clear away what a killed process left half-written: here all ranks have come, and none writes yet."""
+        if trainer.is_global_zero:
+            remove_unfinished(self.run_dir)
 
     def state_dict(self) -> dict[str, Any]:
         return self.history.state()
