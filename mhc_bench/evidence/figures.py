@@ -166,8 +166,11 @@ def draw(board: Board, plan: FigurePlan) -> Figure:
     for panel, axes in zip(plan.panels, grid[:, 0], strict=True):
         if (frame := _frame(board, panel)) is not None:
             axes.set_ylim(*frame)  # shared by the row
-    place, names = ("outside right upper", 1) if crowded else ("outside upper center", 5)
-    figure.legend(handles=_legend(board, look), loc=place, ncols=names, frameon=False)
+    names = _legend(board, look)
+    if crowded:
+        figure.legend(handles=names, loc="outside right upper", frameon=False)
+    else:
+        figure.legend(handles=names, loc="outside upper center", ncols=5, frameon=False)
     return figure
 
 
