@@ -1,7 +1,7 @@
-"""What the site adds to the pages of docs/: files outside it that they link to, and the command line's reference.
+"""What the site adds to docs/: files outside it that are linked, and the reference of the command line.
 
-Links stay those of the repository (`../results/README.md`), so that they work where the sources are read. In the
-site a file of docs/ lies at its path below docs/, any other file at its path below the root.
+Links stay those of the repository (`../results/README.md`), so that they work where the sources are read.
+In the site a file of docs/ lies at its path below docs/, any other file at its path below the root.
 """
 
 from __future__ import annotations

@@ -20,6 +20,8 @@ class Parser(argparse.ArgumentParser):
     """Argument errors become the one line that every wrong usage gets."""
 
     def error(self, message: str) -> NoReturn:
+        if message.startswith("unrecognized arguments"):
+            message = f"{message}; settings are key=value without spaces, such as seeds=[0,1]"
         raise UsageError(f"{message} (see {self.prog} --help)")
 
 
@@ -58,7 +60,7 @@ def _parse(words: list[str]) -> argparse.Namespace:
     verbs = next(a.choices for a in parser._actions if isinstance(a, argparse._SubParsersAction))
     verb = next((word for word in words if not word.startswith("-")), None)
     if verb is not None and verb not in verbs:
-        near = closest(verb, verbs)
+        near = _suite_command(verb) or closest(verb, verbs)
         hint = f"; did you mean {near!r}?" if near else ""
         raise UsageError(f"unknown command {verb!r}: expected one of {', '.join(verbs)}{hint}")
     # argparse cannot mix a list of positionals with options, so the overrides are taken out first
@@ -68,6 +70,13 @@ def _parse(words: list[str]) -> argparse.Namespace:
         raise UsageError(f"{verb} takes no overrides: {' '.join(overrides)}")
     options.overrides = overrides
     return options
+
+
+def _suite_command(word: str) -> str | None:
+    """What was meant by a suite's name where a command belongs."""
+    from mhc_bench.config import part_names
+
+    return f"run {word}" if word in part_names("suites") else None
 
 
 def _parser() -> Parser:

@@ -45,6 +45,8 @@ def test_help_names_the_working_verbs_and_no_other(capsys: pytest.CaptureFixture
     ("words", "expected"),
     [
         (["rnu", "quick"], "did you mean 'run'"),
+        (["quick"], "did you mean 'run quick'"),
+        (["run", "quick", "--seeds", "3"], "settings are key=value"),
         (["run", "quik"], "did you mean 'quick'"),
         (["run", "smoke", "training.stpes=3"], "did you mean 'steps'"),
         (["run", "smoke", "variants=[bseline]"], "did you mean 'baseline'"),

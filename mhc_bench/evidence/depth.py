@@ -14,7 +14,7 @@ Gains = Annotated[tuple[float | None, ...], Field(max_length=MOST_SUBLAYERS)]
 """One number per sublayer, from the first; null where it was not finite."""
 Row = Annotated[tuple[float | None, ...], Field(max_length=MOST_STREAMS)]
 Matrix = Annotated[tuple[Row, ...], Field(min_length=1, max_length=MOST_STREAMS)]
-"""[out][in]; null where an entry was not finite."""
+"""`[out][in]`; null where an entry was not finite."""
 
 
 class Depth(Part):

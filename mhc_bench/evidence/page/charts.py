@@ -189,7 +189,7 @@ def _told_bar(bar: Bar) -> str:
 
 
 def heat_maps(matrices: Sequence[tuple[str, Matrix]]) -> Markup:
-    """Matrices [out][in] side by side, as many in a line as fit; blue above 0, orange below.
+    """Matrices `[out][in]` side by side, as many in a line as fit; blue above 0, orange below.
 
     The stronger the colour, the nearer is an entry to the largest of its own matrix.
     """

@@ -1,0 +1,54 @@
+"""The files of exact versions agree with each other, and hold what may not be installed at bay."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from pathlib import Path
+
+import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+from packaging.version import Version
+
+ROOT = Path(__file__).parent.parent
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+RUNNING = [Requirement(text) for text in PROJECT["project"]["dependencies"]]
+FOREIGN = {"tzdata", "httpx2-jsfetch"}
+"""Of platforms that the constraints do not name."""
+
+
+def pins(name: str) -> dict[str, Version]:
+    """Package -> version of a file of exact versions."""
+    lines = (ROOT / name).read_text(encoding="utf-8").splitlines()
+    found = [re.match(r"([A-Za-z0-9_.-]+)==([^\s;]+)", line) for line in lines]
+    return {canonicalize_name(match[1]): Version(match[2]) for match in found if match}
+
+
+@pytest.mark.parametrize("name", ["constraints.txt", "constraints-lowest.txt"])
+@pytest.mark.parametrize("requirement", RUNNING, ids=lambda requirement: requirement.name)
+def test_each_dependency_is_pinned_to_a_version_that_is_allowed(name: str, requirement: Requirement) -> None:
+    assert pins(name)[canonicalize_name(requirement.name)] in requirement.specifier
+
+
+def test_hashed_versions_are_those_of_the_constraints() -> None:
+    hashed = {
+        name: version for name, version in pins("requirements-hashed.txt").items() if name not in FOREIGN
+    }
+    assert hashed == {name: pins("constraints.txt")[name] for name in hashed}
+    assert {canonicalize_name(each.name) for each in RUNNING} - set(hashed) == {"torch"}
+
+
+def test_every_hashed_package_has_a_hash() -> None:
+    blocks = re.split(
+        r"^(?=[A-Za-z])", (ROOT / "requirements-hashed.txt").read_text(encoding="utf-8"), flags=re.M
+    )
+    assert len(blocks) > 100
+    assert [block for block in blocks[1:] if "--hash=sha256:" not in block] == []
+
+
+@pytest.mark.parametrize("name", ["lightning", "pytorch-lightning"])
+@pytest.mark.parametrize("version", ["2.6.2", "2.6.3"])
+def test_malicious_releases_are_refused(name: str, version: str) -> None:
+    (requirement,) = (each for each in RUNNING if each.name == name)
+    assert version not in requirement.specifier
