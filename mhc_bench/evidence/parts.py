@@ -60,6 +60,7 @@ class Part(BaseModel):
 class Identity(Part):
     """Which run this is."""
 
+    later = frozenset({"perturbation"})
     suite: Name
     arm: Arm = ""
     """Which protocol of a study; empty where a suite has one protocol."""

@@ -38,7 +38,7 @@ class Recorder(L.Callback):
         self._rows_done = 0
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
-        """Clear away what a killed process left half-written: here all ranks have come, and none writes yet."""
+        """Clear away what a killed process left half-written: all ranks have come, and none writes yet."""
         if trainer.is_global_zero:
             remove_unfinished(self.run_dir)
 

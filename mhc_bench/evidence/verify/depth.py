@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import numpy as np
+import numpy.typing as npt
 
 from mhc_bench.evidence.depth import Depth, Matrix
 from mhc_bench.evidence.record import GAIN_BACKWARD, GAIN_FORWARD
@@ -48,11 +49,19 @@ def _sums(entry: Entry, found: Depth) -> Iterator[Finding]:
         (COLUMNS, found.backward_gain, ends[GAIN_BACKWARD]),
     ):
         for index, (matrix, gain) in enumerate(zip(matrices, (*each, whole), strict=True)):
-            largest = _largest_sum(matrix, axis)
-            if gain is not None and largest > gain * (1 + SIX_DIGITS) + SIX_DIGITS:
+            numbers = _numbers(matrix)
+            largest = _largest_sum(numbers, axis)
+            # large entries of both signs leave less of a sum than what their last digit is worth
+            slack = SIX_DIGITS * (1 + _largest_sum(np.abs(numbers), axis))
+            if gain is not None and largest > gain * (1 + SIX_DIGITS) + slack:
                 yield entry.problem(f"a sum of {largest:.6g} in matrix {index}", f"at most its gain, {gain}")
 
 
-def _largest_sum(matrix: Matrix, axis: int) -> float:
-    """Amax along an axis; NaN, which no bound refuses, where an entry is unknown."""
-    return float(np.abs(np.array(matrix, dtype=float).sum(axis=axis)).max())
+def _numbers(matrix: Matrix) -> npt.NDArray[np.float64]:
+    """NaN, which no bound refuses, where an entry is unknown."""
+    return np.array(matrix, dtype=np.float64)
+
+
+def _largest_sum(numbers: npt.NDArray[np.float64], axis: int) -> float:
+    """Amax along an axis."""
+    return float(np.abs(numbers.sum(axis=axis)).max())
