@@ -16,7 +16,7 @@ from mhc_bench.training import TrainingSummary, fit
 TOLERANCE = 5e-6
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_compiled_layers_train_as_eager_ones(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Up to torch's own code generator, which would take minutes: its backend traces and differentiates."""

@@ -147,6 +147,7 @@ def test_all_ranks_stop_at_the_step_that_one_of_them_sees(
     assert len(list((tmp_path / "checkpoints" / f"diverged-0000000{BAD}").glob("shard-*"))) == 2
 
 
+@pytest.mark.long
 def test_a_suite_goes_on_past_a_diverged_run_and_its_leaderboard_shows_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

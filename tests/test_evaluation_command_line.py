@@ -44,7 +44,7 @@ def lines(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text().splitlines()]
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_lm_evals_own_command_line_gives_the_same_answers(tmp_path: Path) -> None:
     config = toy.run_config("mhc", world_seed=3, tasks=("mhc_world",))
     run_dir = toy.trained(config, tmp_path / "run")

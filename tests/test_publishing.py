@@ -58,6 +58,7 @@ def run(command: str, workspace: Path) -> subprocess.CompletedProcess[str]:
     )
 
 
+@pytest.mark.long
 def test_every_command_of_a_pull_request_works_here(workspace: Path) -> None:
     for name, command in commands("submission").items():
         done = run(command, workspace)

@@ -142,7 +142,7 @@ def test_prompts_begin_as_rows_do() -> None:
     assert prompt[0] == row[0] == TOKENIZER.eos_token_id
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_lm_eval_s_own_command_line_runs_the_group_from_any_folder(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "lm_eval", "run", "--model", "dummy", "--tasks", "mhc_world"]
     command += ["--include_path", str(tasks_dir()), "--limit", "3", "--output_path", str(tmp_path)]

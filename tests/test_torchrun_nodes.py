@@ -18,7 +18,7 @@ from mhc_bench.config import RunConfig, load_suite, run_configs, run_folder
 from mhc_bench.evidence import read_record
 from mhc_bench.training import fit, read_summary
 
-pytestmark = [pytest.mark.ranks, pytest.mark.slow]
+pytestmark = [pytest.mark.ranks, pytest.mark.long]
 TINY = [
     "data.validation_tokens=256",
     "training.steps=20",
