@@ -9,7 +9,7 @@ from typing import Any
 from evidence_factory import LOSSES, SEEDS, make_evidence, study_records, write_all
 
 from mhc_bench.evidence import Record, assemble_record, load_board
-from mhc_bench.evidence.leaderboard import to_html
+from mhc_bench.evidence.leaderboard import Contents, to_html
 from mhc_bench.files import write_text
 
 HOSTILE = "<script>window.pwned = 1</script><img src=x onerror='pwned = 1'> && {{ 7 * 7 }} $x_1$ \\input"
@@ -40,5 +40,5 @@ def build_study(folder: Path) -> Path:
     board = load_board(write_all(study_with_depth(), folder / "records"))
     about = {"hc": "H_res x <b>and</b> more", "baseline": "x + F(x)"}
     path = folder / "study" / "leaderboard.html"
-    write_text(path, to_html(board, about, path.parent))
+    write_text(path, to_html(Contents(board), about, path.parent))
     return path

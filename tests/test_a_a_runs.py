@@ -14,7 +14,7 @@ from mhc_bench.config import load_suite, run_configs
 from mhc_bench.errors import RunError, UsageError
 from mhc_bench.evidence import Record
 from mhc_bench.evidence.collate import collate
-from mhc_bench.evidence.leaderboard import page
+from mhc_bench.evidence.leaderboard import Contents, page
 from mhc_bench.evidence.quantities import VALIDATION_LOSS
 from mhc_bench.evidence.uncertainty import floor
 from mhc_bench.model import perturb, weight_digest
@@ -131,13 +131,13 @@ def test_the_page_shows_the_floor_apart_from_the_spread_over_seeds() -> None:
     # LOSSES of the baseline: 1.108, 1.143, 1.135
     assert table.rows[0] == ("Validation loss (nats/token)", "3", "-0.0010", "0.0078", "0.0100", "0.0183")
     assert "moved by 1e-06 of its size" in table.caption
-    text = page(board)
+    text = page(Contents(board))
     assert "## A/A floor" in text and "| baseline-aa | 0 | complete |" in text
     assert "no A/A runs" not in text
 
 
 def test_a_page_without_a_a_runs_says_how_to_get_them() -> None:
-    text = page(collate(suite_records()))
+    text = page(Contents(collate(suite_records())))
     assert "A/A floor" not in text
     assert "**Gap**: no A/A runs: the same command with variants=\\[baseline,baseline-aa\\] adds them" in text
 

@@ -15,9 +15,9 @@ from statsmodels.stats.anova import anova_lm
 from mhc_bench.errors import RunError
 from mhc_bench.evidence import load_board
 from mhc_bench.evidence import quantities as q
-from mhc_bench.evidence.by_item import NoItemsError, item_differences
+from mhc_bench.evidence.by_item import NoItemsError, item_differences, mean_item_differences
 from mhc_bench.evidence.collate import Arm, Row
-from mhc_bench.evidence.statistics.crossed import Differences, crossed
+from mhc_bench.evidence.statistics.crossed import Differences, crossed, crossed_mean
 from mhc_bench.evidence.uncertainty import by_item, gaps
 
 RESULTS = Path(__file__).parent.parent / "results"
@@ -110,6 +110,51 @@ def test_nothing_is_claimed_of_one_seed_one_item_or_no_spread() -> None:
         crossed(np.full((2, 2), np.nan))
 
 
+def test_the_mean_over_tasks_worked_by_hand() -> None:
+    # tasks of two and three items: seed means of the tasks are 2, 4 and 4, 4; of the mean over tasks 3, 4
+    tasks = [np.array([[1.0, 3.0], [1.0, 7.0]]), np.array([[1.0, 4.0, 7.0], [1.0, 4.0, 7.0]])]
+    found = crossed_mean(tasks)
+    assert found is not None
+    assert (found.seeds, found.items, found.mean) == (2, 5, 3.5)
+    assert found.seed_error**2 == pytest.approx(0.25)
+    # item shares (16 - 4) / 4 and 18 / 6, over two squared; what is left is 4 for one pair on two items
+    assert found.item_error**2 == pytest.approx((3 + 3) / 4)
+    assert found.document_error**2 == pytest.approx((3 + 3) / 4 + (4 / 2) / 4)
+    # Satterthwaite: seeds 1/4 (1), items 16 and 4 of weight 1/16 (1, 1), 18 of weight 1/24 (2)
+    freedom = 1.75**2 / (0.25**2 + 1 + 0.25**2 + 0.75**2 / 2)
+    half = stats.t.ppf(0.975, freedom) * np.sqrt(1.75)
+    half = max(half, stats.t.ppf(0.975, 1) * 0.5)
+    assert found.new_items == pytest.approx((3.5 - half, 3.5 + half))
+
+
+def test_the_mean_over_tasks_covers_new_seeds_on_new_items_and_one_task_is_itself() -> None:
+    random, held = np.random.default_rng(7), 0
+    for _ in range(2000):
+        of_seeds = random.normal(0, 0.1, (5, 1))
+        tasks = [
+            0.1 + of_seeds + random.normal(0, 0.5, (1, items)) + random.normal(0, 0.3, (5, items))
+            for items in (20, 40, 80)
+        ]
+        found = crossed_mean(tasks)
+        assert found is not None
+        held += found.new_items[0] <= 0.1 <= found.new_items[1]
+    assert 0.93 <= held / 2000 <= 0.98
+    single = crossed(tasks[0])
+    assert single is not None and single.new_items == crossed_mean(tasks[:1]).new_items  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize("family", [q.SCORES, q.GOLD])
+def test_items_of_all_tasks_give_the_difference_of_the_records_means(arm: Arm, family: str) -> None:
+    tasks = tuple(arm.tasks)
+    quantity = (q.score_quantity if family == q.SCORES else q.gold_quantity)(tasks)
+    for row in arm.rows[1:]:
+        found, by_seed = mean_item_differences(arm, row, tasks, family), arm.difference(row, quantity)
+        assert by_seed is not None
+        assert (found.seeds, found.items) == (3, sum(arm.tasks[task].n for task in tasks))
+        assert found.mean == pytest.approx(by_seed.mean, abs=1e-9)
+        assert found.same_items == pytest.approx((by_seed.low, by_seed.high), abs=1e-9)
+
+
 @pytest.fixture(scope="module")
 def arm() -> Arm:
     """Real runs with what every item scored."""
@@ -129,7 +174,9 @@ def test_items_of_real_runs_give_the_differences_of_their_records(arm: Arm, fami
 
 def test_the_page_shows_both_errors_of_every_task(arm: Arm) -> None:
     table = by_item(arm)
-    assert len(table.rows) == 2 * 2 * 8
+    assert len(table.rows) == 2 * 2 * 8 + 2 * 2
+    assert table.rows[-1][:3] == ("Gold answers' log-likelihood, mean over 8 tasks (nats)", "mhc", "3")
+    assert table.rows[-1][3] == str(sum(task.n for task in arm.tasks.values()))
     assert table.rows[0][:4] == ("world_bbh (%)", "hc", "3", "250")
     assert not any("item by item" in gap for gap in gaps(arm))
 

@@ -25,6 +25,7 @@ from mhc_bench.errors import RunError, UsageError
 from mhc_bench.evidence import assemble_record
 from mhc_bench.evidence.collate import Board, collate
 from mhc_bench.evidence.leaderboard import (
+    Contents,
     build_leaderboard,
     load_board,
     page,
@@ -147,7 +148,7 @@ def test_an_interval_that_includes_zero_reads_not_shown() -> None:
 
 def test_one_seed_claims_no_order() -> None:
     board = collate([make_record(variant, 0) for variant in LOSSES])
-    text = page(board)
+    text = page(Contents(board))
     assert "one seed, no interval" in text
     rows = [line for line in text.splitlines() if line.startswith("|")]
     assert not any(f"| {word} |" in line for line in rows for word in ("better", "worse"))
@@ -155,7 +156,7 @@ def test_one_seed_claims_no_order() -> None:
 
 def test_a_diverged_run_is_a_row_and_takes_the_verdict(study: Board) -> None:
     hot = study.arms[0]
-    text = page(study)
+    text = page(Contents(study))
     assert "hc diverged in 1 of 3 seeds" in text
     assert "diverged at step 70" in text
     assert [row.diverged for row in hot.rows] == [(), (2,), ()]
@@ -173,7 +174,7 @@ def test_a_diverged_baseline_takes_every_verdict() -> None:
 
 
 def test_a_study_sets_its_arms_side_by_side(study: Board) -> None:
-    text = page(study)
+    text = page(Contents(study))
     assert "| Variant | hot | mild |" in text
     assert "| hc | 7.8e+18 to 7.8e+20 | 583.8 to 1751 |" in text
     assert "| hc | 1 of 3 | 0 of 3 |" in text
@@ -182,14 +183,14 @@ def test_a_study_sets_its_arms_side_by_side(study: Board) -> None:
 
 
 def test_a_study_says_in_which_fields_its_arms_differ(study: Board) -> None:
-    text = page(study)
+    text = page(Contents(study))
     assert "| Arm | Protocol id | optimizer.learning_rate |" in text
     assert f"| hot | {study.arms[0].protocol_id} | 0.1 |" in text
 
 
 def test_what_was_not_measured_says_so() -> None:
     evidence = [replace(make_evidence(name, 0), step_time=None, evaluation=None) for name in LOSSES]
-    text = page(collate([assemble_record(one) for one in evidence]))
+    text = page(Contents(collate([assemble_record(one) for one in evidence])))
     assert "| mhc | 349,368 | 49,368 | not measured | not measured | 512 | 4 | not measured |" in text
     assert "Downstream" not in text
 
@@ -197,7 +198,7 @@ def test_what_was_not_measured_says_so() -> None:
 def test_times_from_two_kinds_of_hardware_are_not_averaged() -> None:
     records = suite_records()
     records[4] = edited(records[4], identity={"cost_id": "ffffffffff"})
-    text = page(collate(records))
+    text = page(Contents(collate(records)))
     assert "| hc | 306,208 | 6,208 | not comparable: 2 cost ids |" in text
 
 
@@ -208,7 +209,7 @@ def test_missing_and_failed_runs_are_named() -> None:
     kept = [
         record for record in suite_records() if (record.identity.variant, record.identity.seed) != ("hc", 1)
     ]
-    text = page(collate([*kept[:-1], failed]))
+    text = page(Contents(collate([*kept[:-1], failed])))
     assert "**Gap**: mhc has no run for seed 2" in text
     assert "**Gap**: hc seed 1 is failed: out of memory" in text
 
@@ -284,7 +285,7 @@ def test_runs_on_other_data_are_refused() -> None:
 def test_text_of_a_record_is_no_markup_on_the_page() -> None:
     hostile = "<img src=x onerror=alert(1)> | [link](https://evil.example) `code` **bold**\n# heading"
     records = [assemble_record(replace(make_evidence(name, 0), note=hostile)) for name in LOSSES]
-    text = page(collate(records))
+    text = page(Contents(collate(records)))
     assert "<img" not in text
     assert "https://" not in text
     assert "[link]" not in text

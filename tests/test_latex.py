@@ -12,7 +12,7 @@ from page_factory import HOSTILE, study_with_depth
 
 from mhc_bench.evidence.collate import collate
 from mhc_bench.evidence.latex import escape, latex_document, latex_table
-from mhc_bench.evidence.leaderboard import to_latex
+from mhc_bench.evidence.leaderboard import Contents, to_latex
 from mhc_bench.evidence.tables import Table
 
 EVERY_SIGN = " ".join(map(chr, range(32, 127)))
@@ -44,7 +44,7 @@ def test_a_table_has_a_rule_above_between_and_below() -> None:
 
 
 def test_labels_differ_between_protocols() -> None:
-    text = to_latex(collate(study_with_depth()))
+    text = to_latex(Contents(collate(study_with_depth())))
     labels = re.findall(r"\\label\{(.*?)\}", text)
     assert len(labels) == len(set(labels)) > 10
 
@@ -52,7 +52,7 @@ def test_labels_differ_between_protocols() -> None:
 @pytest.mark.skipif(shutil.which("pdflatex") is None, reason="needs pdflatex (texlive-latex-recommended)")
 def test_latex_accepts_it(tmp_path: Path) -> None:
     hostile = Table(HOSTILE, ("Variant", HOSTILE), ((EVERY_SIGN, HOSTILE), ("[1]", "*")), HOSTILE)
-    content = to_latex(collate(study_with_depth())) + latex_document([("", [hostile])])
+    content = to_latex(Contents(collate(study_with_depth()))) + latex_document([("", [hostile])])
     (tmp_path / "tables.tex").write_text(content, encoding="utf-8")
     packages = r"\usepackage[T1]{fontenc}\usepackage{booktabs}\usepackage{graphicx}"
     document = rf"\documentclass{{article}}{packages}\begin{{document}}\input{{tables}}\end{{document}}"

@@ -17,7 +17,7 @@ from page_factory import HOSTILE, build_study
 from mhc_bench.errors import UsageError
 from mhc_bench.evidence import build_leaderboard
 from mhc_bench.evidence.collate import collate
-from mhc_bench.evidence.leaderboard import to_html
+from mhc_bench.evidence.leaderboard import Contents, to_html
 from mhc_bench.evidence.page.cells import Links, number, sheet, tone
 from mhc_bench.evidence.page.charts import entry_text
 from mhc_bench.evidence.page.svg import Scale, spanning, tick_text
@@ -159,7 +159,7 @@ def test_rows_of_two_protocols_never_share_a_body_that_sorts(built: Path) -> Non
 
 
 def test_a_record_that_was_read_from_no_file_has_no_link() -> None:
-    text = to_html(collate(suite_records()), {}, Path())
+    text = to_html(Contents(collate(suite_records())), {}, Path())
     assert ".json" not in text and "seed 0 (complete" in text
 
 

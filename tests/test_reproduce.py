@@ -18,7 +18,7 @@ from mhc_bench.errors import RunError
 from mhc_bench.evidence import load_board, read_record
 from mhc_bench.evidence.compare import compare_results, judge
 from mhc_bench.evidence.export import to_json
-from mhc_bench.evidence.leaderboard import page
+from mhc_bench.evidence.leaderboard import Contents, page
 from mhc_bench.evidence.record import canonical
 from mhc_bench.evidence.reproduction import parse_reproduction, reproduction_schema
 from mhc_bench.evidence.tables import runs
@@ -112,7 +112,7 @@ def test_the_runs_table_says_who_reproduced_a_record(published: Path, tmp_path: 
     board = load_board(published.parents[1])
     (row,) = [row for arm in board.arms for row in runs(arm).rows]
     assert row[-1] == f"{by}: identical bits; unnamed: identical bits"
-    assert "A &lt;b&gt;reader&lt;/b&gt; \\| of \\*it\\*: identical bits" in page(board)
+    assert "A &lt;b&gt;reader&lt;/b&gt; \\| of \\*it\\*: identical bits" in page(Contents(board))
     (arm,) = json.loads(to_json(board))["arms"]
     assert arm["runs"][0]["reproductions"][1] == {"by": "", "verdict": "identical bits"}
 

@@ -100,9 +100,7 @@ def run_bench_collate(grid: CollationGrid, command: str) -> CollationReport:
     Raises:
         UsageError: fewer than one protocol, variant or seed.
     """
-    from mhc_bench.evidence.collate import collate
-    from mhc_bench.evidence.leaderboard import data_files, to_html
-    from mhc_bench.evidence.store import read_with_items
+    from mhc_bench.evidence.store import without_collections
 
     for name, value in asdict(grid).items():
         if value < 1:
@@ -111,15 +109,24 @@ def run_bench_collate(grid: CollationGrid, command: str) -> CollationReport:
         report = CollationReport(grid, command, 0)
         with _phase(report, "write"):
             report.bytes = _write(grid, Path(folder))
-        with _phase(report, "read"):
-            records, items = read_with_items(Path(folder))
-        with _phase(report, "collate"):
-            board = collate(records, items)
-        with _phase(report, "tables"):
-            data_files(board)
-        with _phase(report, "page"):
-            to_html(board, {}, Path(folder))
+        with without_collections():
+            _measure(Path(folder), report)
     return report
+
+
+def _measure(folder: Path, report: CollationReport) -> None:
+    from mhc_bench.evidence.collate import collate
+    from mhc_bench.evidence.leaderboard import Contents, data_files, to_html
+    from mhc_bench.evidence.store import read_with_items
+
+    with _phase(report, "read"):
+        records, items = read_with_items(folder)
+    with _phase(report, "collate"):
+        contents = Contents(collate(records, items))
+    with _phase(report, "tables"):
+        data_files(contents)
+    with _phase(report, "page"):
+        to_html(contents, {}, folder)
 
 
 @contextmanager

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from typing import TypeVar
 
 import numpy as np
 
@@ -10,7 +12,7 @@ from mhc_bench.evidence.collate import Arm, Row
 from mhc_bench.evidence.items import Items, TaskItems
 from mhc_bench.evidence.quantities import GOLD, task_gold, task_score
 from mhc_bench.evidence.record import Record
-from mhc_bench.evidence.statistics.crossed import Crossed, crossed
+from mhc_bench.evidence.statistics.crossed import Crossed, CrossedMean, Differences, crossed, crossed_mean
 
 SAME = 1e-9
 """Relative: a mean of items that is further from the record's score is not how that score came about."""
@@ -30,18 +32,46 @@ def item_differences(arm: Arm, row: Row, task: str, family: str) -> Crossed:
         NoItemsError: the records have no such outcomes, or they are of no use here.
         RunError: a side file is damaged.
     """
-    base = arm.baseline
-    pairs = [(row.runs[seed], base.runs[seed]) for seed in row.runs if seed in base.runs] if base else []
-    scored = [pair for pair in pairs if all(_score(run, task, family) is not None for run in pair)]
-    if len(scored) < 2:
-        raise NoItemsError("fewer than two pairs")
-    values = [[_outcomes(arm, run, task, family) for run in pair] for pair in scored]
-    if len({documents for pair in values for documents, _ in pair}) > 1:
-        raise NoItemsError("the runs answered different items")
-    found = crossed(np.array([np.subtract(first[1], second[1]) for first, second in values]))
+    pairs = _pairs(arm, row, (task,), family)
+    return _known(crossed(_differences(arm, pairs, task, family)))
+
+
+def mean_item_differences(arm: Arm, row: Row, tasks: Sequence[str], family: str) -> CrossedMean:
+    """The same of the mean over `tasks`, over the seeds whose runs have all of them.
+
+    Raises:
+        NoItemsError, RunError: as `item_differences`, for any of the tasks.
+    """
+    pairs = _pairs(arm, row, tasks, family)
+    return _known(crossed_mean([_differences(arm, pairs, task, family) for task in tasks]))
+
+
+Pairs = list[tuple[Record, Record]]
+Kind = TypeVar("Kind", bound=CrossedMean)
+
+
+def _known(found: Kind | None) -> Kind:
     if found is None:
         raise NoItemsError("one item, or no spread over seeds")
     return found
+
+
+def _pairs(arm: Arm, row: Row, tasks: Sequence[str], family: str) -> Pairs:
+    base = arm.baseline
+    pairs = [(row.runs[seed], base.runs[seed]) for seed in row.runs if seed in base.runs] if base else []
+    scored = [
+        pair for pair in pairs if all(_score(run, task, family) is not None for run in pair for task in tasks)
+    ]
+    if len(scored) < 2:
+        raise NoItemsError("fewer than two pairs")
+    return scored
+
+
+def _differences(arm: Arm, pairs: Pairs, task: str, family: str) -> Differences:
+    values = [[_outcomes(arm, run, task, family) for run in pair] for pair in pairs]
+    if len({documents for pair in values for documents, _ in pair}) > 1:
+        raise NoItemsError("the runs answered different items")
+    return np.array([np.subtract(first[1], second[1]) for first, second in values])
 
 
 Outcomes = tuple[tuple[tuple[str, int], ...], tuple[float, ...]]

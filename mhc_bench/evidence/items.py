@@ -103,7 +103,7 @@ class ItemStore:
         return None if digest is None or path is None else _read_items(path, digest)
 
 
-@functools.lru_cache(maxsize=64)
+@functools.lru_cache(maxsize=256)
 def _read_items(path: Path, digest: str) -> Items:
     try:
         if (size := path.stat().st_size) > LARGEST_PACKED:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -52,55 +54,72 @@ def build_leaderboard(
     Raises:
         UsageError, RunError: as `load_board`.
     """
-    board = load_board(records_dir)
-    pages = {**data_files(board), "leaderboard.html": to_html(board, about, out)}
+    with without_collections():
+        found = Contents(load_board(records_dir))
+        pages = {**data_files(found), "leaderboard.html": to_html(found, about, out)}
     for name, text in pages.items():
         write_text(out / name, text)
-    return [*(out / name for name in pages), *write_figures(board, out)]
+    return [*(out / name for name in pages), *write_figures(found.board, out)]
 
 
-def data_files(board: Board) -> dict[str, str]:
+@dataclass(frozen=True)
+class Contents:
+    """A board and its tables, made once for all formats."""
+
+    board: Board
+
+    @cached_property
+    def study(self) -> list[tables.Table]:
+        """The arms side by side; empty for one protocol."""
+        return tables.study(self.board) if self.board.is_study else []
+
+    @cached_property
+    def arms(self) -> dict[str, list[tables.Table]]:
+        """The tables of each arm, by its name."""
+        return {arm.name: _arm_tables(arm) for arm in self.board.arms}
+
+
+def data_files(contents: Contents) -> dict[str, str]:
     """File name -> content of everything but figures and the static page."""
-    with without_collections():
-        return {
-            "leaderboard.md": page(board),
-            "leaderboard.csv": to_csv(board),
-            "leaderboard.json": to_json(board),
-            "leaderboard.tex": to_latex(board),
-        }
+    return {
+        "leaderboard.md": page(contents),
+        "leaderboard.csv": to_csv(contents.board),
+        "leaderboard.json": to_json(contents.board),
+        "leaderboard.tex": to_latex(contents),
+    }
 
 
-def page(board: Board) -> str:
+def page(contents: Contents) -> str:
     """The Markdown page; its figures lie beside it."""
-    return render("leaderboard.md.j2", _content(board))
+    return render("leaderboard.md.j2", _rendered(contents))
 
 
-def to_html(board: Board, about: Mapping[str, str], place: Path) -> str:
+def to_html(contents: Contents, about: Mapping[str, str], place: Path) -> str:
     """The static page, to lie in the folder `place`."""
-    study = tables.study(board) if board.is_study else []
-    return html_page(board, study, {arm.name: _arm_tables(arm) for arm in board.arms}, about, place)
+    return html_page(contents.board, contents.study, contents.arms, about, place)
 
 
-def to_latex(board: Board) -> str:
+def to_latex(contents: Contents) -> str:
     """All tables of the page as LaTeX."""
-    study = [("", tables.study(board))] if board.is_study else []
-    return latex_document([*study, *((arm.name, _arm_tables(arm)) for arm in board.arms)])
+    study = [("", contents.study)] if contents.study else []
+    return latex_document([*study, *contents.arms.items()])
 
 
 def readme_fragment(board: Board, folder: str) -> str:
     """The headline table (for a study: the arms side by side) and the figures, which lie in `folder`."""
-    return render("readme.md.j2", {**_content(board), "folder": folder})
+    return render("readme.md.j2", {**_rendered(Contents(board)), "folder": folder})
 
 
-def _content(board: Board) -> dict[str, Any]:
+def _rendered(contents: Contents) -> dict[str, Any]:
+    board = contents.board
     return {
         "board": board,
-        "study": tables.study(board) if board.is_study else [],
+        "study": contents.study,
         "figures": planned(board),
         "sections": [
             {
                 "arm": arm,
-                "tables": _arm_tables(arm),
+                "tables": contents.arms[arm.name],
                 "facts": facts(arm),
                 "gaps": [*tables.unpaired_notes(arm), *uncertainty.gaps(arm)],
             }

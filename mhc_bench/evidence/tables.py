@@ -70,9 +70,16 @@ class Table:
 
 def headline_quantities(arm: Arm) -> list[Quantity]:
     """Validation loss, bits per byte where recorded, and the gold answers' log-likelihood."""
-    gold = tuple(name for name in arm.tasks if _anyone_has(arm, q.task_gold_quantity(name)))
+    gold = averaged_tasks(arm, q.GOLD)
     found = [q.VALIDATION_LOSS, q.BITS_PER_BYTE, *([q.gold_quantity(gold)] if gold else [])]
     return [quantity for quantity in found if quantity is q.VALIDATION_LOSS or _anyone_has(arm, quantity)]
+
+
+def averaged_tasks(arm: Arm, family: str) -> tuple[str, ...]:
+    """The tasks over which a family's mean is taken: those with gold answers, or with fractions as scores."""
+    if family == q.GOLD:
+        return tuple(name for name in arm.tasks if _anyone_has(arm, q.task_gold_quantity(name)))
+    return tuple(name for name, task in arm.tasks.items() if q.is_fraction(task))
 
 
 def _anyone_has(arm: Arm, quantity: Quantity) -> bool:
@@ -87,9 +94,9 @@ def score_quantities(arm: Arm) -> list[Quantity]:
 
 def mean_quantities(arm: Arm) -> list[Quantity]:
     """The means over tasks whose scores are fractions; centred, over those with a known chance."""
-    fractions = {name: task for name, task in arm.tasks.items() if q.is_fraction(task)}
-    centred = tuple(name for name, task in fractions.items() if task.chance is not None)
-    found = [q.score_quantity(tuple(fractions))] if len(fractions) > 1 else []
+    fractions = averaged_tasks(arm, q.SCORES)
+    centred = tuple(name for name in fractions if arm.tasks[name].chance is not None)
+    found = [q.score_quantity(fractions)] if len(fractions) > 1 else []
     return [*found, *([q.centred_quantity(centred)] if len(centred) > 1 else [])]
 
 

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections import defaultdict
 from collections.abc import Iterator
 
 from mhc_bench.evidence import quantities as q
 from mhc_bench.evidence.budgets import BUDGETS, AtBudget, at_equal_budgets
-from mhc_bench.evidence.by_item import NoItemsError, item_differences
+from mhc_bench.evidence.by_item import NoItemsError, item_differences, mean_item_differences
 from mhc_bench.evidence.collate import BASELINE, Arm, Row
 from mhc_bench.evidence.quantities import Quantity
 from mhc_bench.evidence.statistics.coverage import COMMAND, NOMINAL, SEEDS, Share, observed
-from mhc_bench.evidence.statistics.crossed import Crossed
+from mhc_bench.evidence.statistics.crossed import Crossed, CrossedMean
 from mhc_bench.evidence.statistics.power import sd_interval
-from mhc_bench.evidence.tables import Table, headline_quantities, mean_quantities
+from mhc_bench.evidence.tables import Table, averaged_tasks, headline_quantities, mean_quantities
 from mhc_bench.evidence.text import (
     NO_VALUE,
     bounds,
@@ -119,12 +120,16 @@ def _floor_cells(arm: Arm, repeat: Row, quantity: Quantity) -> tuple[str, ...]:
 
 
 def by_item(arm: Arm) -> Table:
-    """Each task's difference with both its errors, for these items and for new ones."""
+    """Each task's difference, and the mean's, with both its errors, for these items and for new ones."""
     start = ("Measure", "Variant", "Pairs", "Items", "Difference", "Seed sd", "Item error", "Shared")
     rows = [
         (_item_heading(quantity), row.variant, *_crossed_cells(found, quantity))
-        for row, task, quantity in _by_task(arm)
+        for row, task, quantity in _by_task(arm, q.SCORES, q.GOLD)
         if isinstance(found := _crossed(arm, row, task, quantity), Crossed)
+    ]
+    rows += [
+        (with_unit(quantity), row.variant, *_crossed_cells(found, quantity))
+        for quantity, found, row in _means(arm)
     ]
     columns = (*start, "95 %, these items", "95 %, new items")
     return Table("Seeds and items", columns, tuple(rows), ITEMS_CAPTION)
@@ -135,15 +140,26 @@ ITEMS_CAPTION = (
     "out. Item error: standard error over the items of one pair's difference. Shared: what of it all seeds "
     "have in common, which more seeds do not reduce. The first interval speaks about these very items; "
     "the second adds the shared part and speaks about new items of the same kind. Neither is corrected for "
-    "looking at several tasks."
+    "looking at several tasks. A mean over tasks counts every task the same, and its new items are of the "
+    "same tasks."
 )
 
 
-def _by_task(arm: Arm) -> Iterator[tuple[Row, str, Quantity]]:
-    """Every row that is compared, for every task: scores first, then gold log-likelihoods."""
-    for family in (q.SCORES, q.GOLD):
+def _by_task(arm: Arm, *families: str) -> Iterator[tuple[Row, str, Quantity]]:
+    """Every row that is compared, for every task of each family."""
+    for family in families:
         for task, quantity in zip(arm.tasks, q.task_quantities(arm.tasks, family), strict=True):
             yield from ((row, task, quantity) for row in arm.rows if row is not arm.baseline)
+
+
+def _means(arm: Arm) -> Iterator[tuple[Quantity, CrossedMean, Row]]:
+    """Every row that is compared, in the mean over tasks of each family, as far as there are items of all."""
+    for family, of_tasks in ((q.SCORES, q.score_quantity), (q.GOLD, q.gold_quantity)):
+        tasks = averaged_tasks(arm, family)
+        for row in arm.rows:
+            if row is not arm.baseline and len(tasks) > 1:
+                with contextlib.suppress(NoItemsError):
+                    yield of_tasks(tasks), mean_item_differences(arm, row, tasks, family), row
 
 
 def _item_heading(quantity: Quantity) -> str:
@@ -160,7 +176,7 @@ def _crossed(arm: Arm, row: Row, task: str, quantity: Quantity) -> Crossed | str
         return str(reason)
 
 
-def _crossed_cells(found: Crossed, quantity: Quantity) -> tuple[str, ...]:
+def _crossed_cells(found: CrossedMean, quantity: Quantity) -> tuple[str, ...]:
     return (
         str(found.seeds),
         str(found.items),
@@ -181,9 +197,9 @@ def gaps(arm: Arm) -> list[str]:
         else [f"no A/A runs: the same command with variants=[{BASELINE},{REPEAT}] adds them"]
     )
     reasons: dict[str, list[str]] = defaultdict(list)
-    for row, task, quantity in _by_task(arm):
+    for row, task, quantity in _by_task(arm, q.SCORES):
         found = _crossed(arm, row, task, quantity)
-        if isinstance(found, str) and quantity.family == q.SCORES:
+        if isinstance(found, str):
             reasons[found].append(f"{row.variant} in {task}")
     for reason, where in reasons.items():
         some = f"{listed(where[:3])}{f' and {len(where) - 3} more' if len(where) > 3 else ''}"

@@ -19,7 +19,7 @@ import atheris
 
 with atheris.instrument_imports(include=["mhc_bench"]):
     from mhc_bench.errors import MhcBenchError
-    from mhc_bench.evidence.leaderboard import load_board, page
+    from mhc_bench.evidence.leaderboard import Contents, load_board, page
     from mhc_bench.evidence.record import canonical
     from mhc_bench.evidence.verify import verify
 
@@ -51,7 +51,7 @@ def one_input(data: bytes) -> None:
 def tables() -> None:
     """What stands every check is also drawn."""
     with contextlib.suppress(MhcBenchError):
-        page(load_board(FOLDER))
+        page(Contents(load_board(FOLDER)))
 
 
 NUMBERS = [0, -1, 1, 2**63 - 1, 0.5, -0.0, 1e308, 5e-324]
