@@ -15,7 +15,7 @@ from mhc_bench.bench.activations import KeptActivations, kept_activations
 from mhc_bench.bench.figures import draw_steps, write_figure
 from mhc_bench.bench.floor import StepFloor, stream_count
 from mhc_bench.bench.handloop import HandLoop
-from mhc_bench.bench.overhead import measure_overhead
+from mhc_bench.bench.overhead import affordable_chunks, chunk_steps, measure_overhead
 from mhc_bench.bench.profiling import peak_step_bytes, profile_steps
 from mhc_bench.bench.rates import measure_rates, peak_flops
 from mhc_bench.bench.report import goal_lines
@@ -92,6 +92,15 @@ def test_our_training_and_the_hand_written_loop_do_the_same_work() -> None:
     assert found.ours_seconds > 0 and found.hand_seconds > 0
     assert found.ratio.low <= found.ratio.median <= found.ratio.high
     assert found.largest_loss_difference < 1e-4
+
+
+def test_slow_steps_get_fewer_chunks_and_never_too_few() -> None:
+    config = toy.run_config("baseline")
+    size = chunk_steps(config)
+    assert size % config.training.probe_every == size % config.logging.every == 0
+    assert affordable_chunks(config, 1e-6) == 6
+    assert affordable_chunks(config, 120 / (5 * size)) == 4
+    assert affordable_chunks(config, 10.0) == 3
 
 
 def test_other_protocols_seeds_and_repeated_variants_are_refused() -> None:
@@ -258,9 +267,12 @@ def test_parts_of_a_batch_take_one_step_together() -> None:
 
 
 def test_the_report_prints_every_part_and_is_plain_json(
-    capfd: pytest.CaptureFixture[str], tmp_path: Path
+    capfd: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    report = run_bench_step(configs(), steps=3, warmup=0, chunks=1, command="bench")
+    monkeypatch.setattr("mhc_bench.bench.report.affordable_chunks", lambda config, pair_seconds: 1)
+    said: list[str] = []
+    report = run_bench_step(configs(), steps=3, warmup=0, command="bench", say=said.append)
+    assert len(said) == 4 and "hand-written loop, about" in said[2]
     assert capfd.readouterr() == ("", "")
     text = report.to_text()
     parts = ("tokens/s", "overhead %", "MFU", "Floor", "joined", "L_r", "hand-written loop", "all operators")

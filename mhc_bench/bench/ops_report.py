@@ -9,6 +9,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+import torch
+
 from mhc_bench.bench.ops import REFERENCE, Cell, OpsGrid, measure_problem, problems, resolved
 from mhc_bench.bench.origin import Origin, origin_of
 from mhc_bench.bench.step import threads
@@ -69,14 +71,14 @@ def run_bench_ops(
         UsageError: an unknown name, a size below 1, or a GPU that is not there.
     """
     full = resolved(grid)
+    origin = origin_of(command, torch.device("cuda" if full.device == "gpu" else "cpu"))
     cells: list[Cell] = []
     with threads(full.threads):
         for problem in problems(full):
             name = f"{problem.variant} {problem.operation}".strip()
             progress(f"{name}: {problem.tokens} tokens, C {problem.width}, n {problem.streams}")
             cells += measure_problem(problem, full.implementations, rounds, full.seconds)
-        device = problem.device
-    return OpsReport(full, rounds, cells, origin_of(command, device))
+    return OpsReport(full, rounds, cells, origin)
 
 
 def _table(operation: str, variant: str, cells: list[Cell]) -> str:

@@ -26,6 +26,9 @@ from mhc_bench.training.recorder import Recorder
 
 COMPARED = 10
 """Steps over which the losses of the two loops are compared."""
+FEWEST_CHUNKS, MOST_CHUNKS = 3, 6
+LONGEST_SECONDS = 120.0
+"""Of both loops together, where more than the fewest chunks are measured."""
 
 
 @dataclass(frozen=True)
@@ -76,19 +79,30 @@ class HandOver(L.Callback):
         self._mark = time.perf_counter()
 
 
-def measure_overhead(config: RunConfig, chunks: int = 6, chunk: int | None = None) -> Overhead:
+def chunk_steps(config: RunConfig) -> int:
+    """The least number of steps that holds whole cadences of logging and probes."""
+    return math.lcm(config.training.probe_every, config.logging.every)
+
+
+def affordable_chunks(config: RunConfig, pair_seconds: float) -> int:
+    """How many chunks to measure when a step of both loops together takes `pair_seconds`."""
+    most = int(LONGEST_SECONDS / (chunk_steps(config) * pair_seconds)) - 1
+    return min(MOST_CHUNKS, max(FEWEST_CHUNKS, most))
+
+
+def measure_overhead(config: RunConfig, chunks: int = MOST_CHUNKS, chunk: int | None = None) -> Overhead:
     """Train the baseline of `config` on one device, with its logging and probes, beside a hand loop.
 
     Validation and checkpoints, which a run takes now and then, are left out of both.
 
     Args:
         chunks: measured chunks, after one that is not counted.
-        chunk: steps of a chunk; default: the least number that holds whole cadences of logging and probes.
+        chunk: steps of a chunk; default: `chunk_steps`.
 
     Raises:
         RunError: the two loops did not start from the same weights.
     """
-    size = chunk or math.lcm(config.training.probe_every, config.logging.every)
+    size = chunk or chunk_steps(config)
     # one step more than the last chunk: what the end of a run costs belongs to no chunk
     steps = (chunks + 1) * size + 1
     run = _plain(config, steps)

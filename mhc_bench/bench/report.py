@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from mhc_bench.bench.activations import KeptActivations, kept_activations
 from mhc_bench.bench.floor import GOAL_LEVEL
 from mhc_bench.bench.origin import Origin, origin_of
-from mhc_bench.bench.overhead import Overhead, measure_overhead
+from mhc_bench.bench.overhead import Overhead, affordable_chunks, chunk_steps, measure_overhead
 from mhc_bench.bench.profiling import StepProfile, profile_steps
 from mhc_bench.bench.step import BATCHES, StepReport, measure_steps, threads
 from mhc_bench.bench.subject import bench_device, one_rank, subjects
@@ -52,28 +52,32 @@ def run_bench_step(
     steps: int = 40,
     *,
     warmup: int = 4,
-    chunks: int = 6,
     seconds: float | None = None,
     command: str = "",
+    say: Callable[[str], None] = lambda line: None,
 ) -> BenchStepReport:
     """Measure the step of every configuration of one suite and seed, and what our training adds to it.
 
     Args:
         steps, warmup, seconds: as `measure_steps`.
-        chunks: as `measure_overhead`.
         command: what was typed.
+        say: told what is being measured.
 
     Raises:
         UsageError: the configurations do not belong together.
     """
+    origin = origin_of(command, bench_device(configs[0]))
+    say(f"steps of {len(configs)} variants in turn ...")
     measured = measure_steps(configs, steps, warmup, seconds)
-    return BenchStepReport(
-        steps=measured,
-        activations=_kept(configs),
-        overhead=measure_overhead(configs[0], chunks),
-        profiles=_profiles(configs),
-        origin=origin_of(command, bench_device(configs[0])),
-    )
+    say("activations kept for the backward pass ...")
+    kept = _kept(configs)
+    pair = 2 * min(each.quantiles.p50 for each in measured.variants)
+    chunks = affordable_chunks(configs[0], pair)
+    seconds_left = (chunks + 1) * chunk_steps(configs[0]) * pair
+    say(f"our training beside a hand-written loop, about {seconds_left:.0f} s ...")
+    overhead = measure_overhead(configs[0], chunks)
+    say("profiles ...")
+    return BenchStepReport(measured, kept, overhead, _profiles(configs), origin)
 
 
 def _kept(configs: Sequence[RunConfig]) -> list[KeptActivations]:

@@ -75,7 +75,7 @@ def bench_step(name: str, overrides: list[str], steps: int, output: Output) -> i
     output.check()
     first = run_configs(suite)[: len(suite.variants)]
     command = shlex.join(["mhc-bench", "bench", "step", name, *overrides, "--steps", str(steps)])
-    report = run_bench_step(first, steps, command=command)
+    report = run_bench_step(first, steps, command=command, say=_say)
     output.deliver(report, partial(draw_steps, report))
     return 0
 

@@ -29,6 +29,7 @@ struct Call {
 
 namespace {
 
+constexpr int64_t AHEAD = 32;  // columns
 constexpr int64_t LEAST_PART = 512, MOST_PARTS = 16;
 
 int64_t part_count(int64_t tokens) {
@@ -168,38 +169,55 @@ void maps_backward(const Call& call, const Kind& kind, Scratch& scratch, int64_t
     }
 }
 
-// The gradient of the block's streams, `to`, and what the block adds to that of the weight.
+// Of WIDE vectors of columns from column c of stream j, `count` columns in each: the gradient of the block's
+// streams, `to`, and what the block adds to that of the weight.
+template <class Kind, int WIDE>
+INLINE void columns_backward(const Call& call, const V* weight, int64_t first, int tokens,
+                             const Coefficients<Kind>& found, V* grad_weight, S* to, int j, int64_t c, int64_t count) {
+    constexpr int ENTRIES = Kind::ENTRIES, TILE = 4;
+    const int64_t C = call.width, row = Kind::WHOLE ? 0 : j;
+    const S* raw = found.raw + row * ENTRIES;
+    // a row's next columns: rows lie too far apart for the processor to fetch them by itself
+    for (int t = 0; t < tokens; ++t) {
+        if (call.grad_stream) __builtin_prefetch(call.grad_stream + ((first + t) * n + j) * C + c + AHEAD);
+        __builtin_prefetch(to + (t * n + j) * C + c + AHEAD, 1);
+    }
+    const Slice<WIDE> x(call.stream + (first * n + j) * C + c, n * C, tokens, count);
+    add_outer<ENTRIES, WIDE>(x, raw, SEEN<Kind>, tokens, grad_weight);
+    auto finish = [&](int t, const V* totals) INLINE_LAMBDA {
+        for (int w = 0; w < WIDE; ++w) {
+            const int64_t at = c + w * LANES;
+            V total = totals[w] + found.radial[t * Kind::ROWS + row] * x.seen[t][w];
+            if (call.grad_stream) total += load(call.grad_stream + ((first + t) * n + j) * C + at, count);
+            if (call.grad_hidden) total += found.pre[t * n + j] * load(call.grad_hidden + (first + t) * C + at, count);
+            store(to + (t * n + j) * C + at, total, count);
+        }
+    };
+    int t = 0;
+    for (; t + TILE <= tokens; t += TILE) {
+        V totals[TILE][WIDE]{};
+        add_rows<ENTRIES, WIDE, TILE>(raw + t * SEEN<Kind>, SEEN<Kind>, weight, totals);
+        for (int k = 0; k < TILE; ++k) finish(t + k, totals[k]);
+    }
+    for (; t < tokens; ++t) {
+        V totals[1][WIDE]{};
+        add_rows<ENTRIES, WIDE, 1>(raw + t * SEEN<Kind>, SEEN<Kind>, weight, totals);
+        finish(t, totals[0]);
+    }
+}
+
 template <class Kind>
 void streams_backward(const Call& call, Panels<Kind>& weight, int64_t first, int tokens,
                       const Coefficients<Kind>& found, Panels<Kind>& grad_weight, S* to) {
-    constexpr int ROWS = Kind::ROWS, ENTRIES = Kind::ENTRIES, TILE = 8;
     const int64_t C = call.width;
     for (int j = 0; j < n; ++j) {
-        const int row = Kind::WHOLE ? 0 : j;
-        auto at = [&](int64_t c, int64_t count) INLINE_LAMBDA {
-            const S *x = call.stream + (first * n + j) * C + c, *raw = found.raw + row * ENTRIES;
-            const V* panel = weight.at(j, c / LANES);
-            add_outer<ENTRIES>(x, n * C, raw, SEEN<Kind>, tokens, count, grad_weight.at(j, c / LANES));
-            auto finish = [&](int t, V total) INLINE_LAMBDA {
-                total += found.radial[t * ROWS + row] * load(x + t * n * C, count);
-                if (call.grad_stream) total += load(call.grad_stream + ((first + t) * n + j) * C + c, count);
-                if (call.grad_hidden)
-                    total += found.pre[t * n + j] * load(call.grad_hidden + (first + t) * C + c, count);
-                store(to + (t * n + j) * C + c, total, count);
-            };
-            int t = 0;
-            for (; t + TILE <= tokens; t += TILE) {
-                V total[TILE]{};
-                add_rows<ENTRIES, TILE>(raw + t * SEEN<Kind>, SEEN<Kind>, panel, total);
-                for (int k = 0; k < TILE; ++k) finish(t + k, total[k]);
-            }
-            for (; t < tokens; ++t) {
-                V total[1]{};
-                add_rows<ENTRIES, 1>(raw + t * SEEN<Kind>, SEEN<Kind>, panel, total);
-                finish(t, total[0]);
-            }
-        };
-        over_columns(C, at);
+        int64_t c = 0;
+        for (; c + 2 * LANES <= C; c += 2 * LANES)
+            columns_backward<Kind, 2>(call, weight.at(j, c / LANES), first, tokens, found,
+                                      grad_weight.at(j, c / LANES), to, j, c, LANES);
+        for (; c < C; c += LANES)
+            columns_backward<Kind, 1>(call, weight.at(j, c / LANES), first, tokens, found,
+                                      grad_weight.at(j, c / LANES), to, j, c, std::min<int64_t>(LANES, C - c));
     }
 }
 

@@ -87,25 +87,38 @@ struct Panels {
     }
 };
 
-// grad_weight[k] += sum over tokens of coefficients[token][k] x[token], twelve entries at a time.
-template <int ENTRIES, int FIRST = 0>
-INLINE void add_outer(
-    const S* x, int64_t x_stride, const S* coefficients, int64_t stride, int tokens, int64_t count, V* grad_weight) {
-    constexpr int TAKEN = ENTRIES - FIRST < 12 ? ENTRIES - FIRST : 12;
-    V total[TAKEN];
-    for (int k = 0; k < TAKEN; ++k) total[k] = grad_weight[FIRST + k];
-    for (int t = 0; t < tokens; ++t) {
-        const V seen = load(x + t * x_stride, count);
-        for (int k = 0; k < TAKEN; ++k) total[k] += coefficients[t * stride + FIRST + k] * seen;
+// The same columns of all tokens of a block, WIDE vectors of each: rows lie a power of two apart in memory, and
+// their lines would drive each other out of the cache.
+template <int WIDE>
+struct Slice {
+    V seen[BLOCK][WIDE];
+
+    INLINE Slice(const S* x, int64_t stride, int tokens, int64_t count) {
+        for (int t = 0; t < tokens; ++t)
+            for (int w = 0; w < WIDE; ++w) seen[t][w] = load(x + t * stride + w * LANES, count);
     }
-    for (int k = 0; k < TAKEN; ++k) grad_weight[FIRST + k] = total[k];
+};
+
+// grad_weight[k] += sum over tokens of coefficients[token][k] x[token], twelve vectors at a time.
+template <int ENTRIES, int WIDE, int FIRST = 0>
+INLINE void add_outer(const Slice<WIDE>& x, const S* coefficients, int64_t stride, int tokens, V* grad_weight) {
+    constexpr int TAKEN = ENTRIES - FIRST < 12 / WIDE ? ENTRIES - FIRST : 12 / WIDE;
+    V total[TAKEN][WIDE];
+    for (int k = 0; k < TAKEN; ++k)
+        for (int w = 0; w < WIDE; ++w) total[k][w] = grad_weight[w * ENTRIES + FIRST + k];
+    for (int t = 0; t < tokens; ++t)
+        for (int k = 0; k < TAKEN; ++k)
+            for (int w = 0; w < WIDE; ++w) total[k][w] += coefficients[t * stride + FIRST + k] * x.seen[t][w];
+    for (int k = 0; k < TAKEN; ++k)
+        for (int w = 0; w < WIDE; ++w) grad_weight[w * ENTRIES + FIRST + k] = total[k][w];
     if constexpr (FIRST + TAKEN < ENTRIES)
-        add_outer<ENTRIES, FIRST + TAKEN>(x, x_stride, coefficients, stride, tokens, count, grad_weight);
+        add_outer<ENTRIES, WIDE, FIRST + TAKEN>(x, coefficients, stride, tokens, grad_weight);
 }
 
 // total[token] += sum over k of coefficients[token][k] weight[k]
-template <int ENTRIES, int TILE>
-INLINE void add_rows(const S* coefficients, int64_t stride, const V* weight, V* total) {
+template <int ENTRIES, int WIDE, int TILE>
+INLINE void add_rows(const S* coefficients, int64_t stride, const V* weight, V total[TILE][WIDE]) {
     for (int k = 0; k < ENTRIES; ++k)
-        for (int t = 0; t < TILE; ++t) total[t] += coefficients[t * stride + k] * weight[k];
+        for (int t = 0; t < TILE; ++t)
+            for (int w = 0; w < WIDE; ++w) total[t][w] += coefficients[t * stride + k] * weight[w * ENTRIES + k];
 }
