@@ -242,7 +242,7 @@ def edited(record: Record, **sections: dict[str, Any]) -> Record:
     """A copy of a record in which fields of the named sections are replaced."""
     content = record.model_dump(mode="json")
     for section, changes in sections.items():
-        content[section] = {**content[section], **changes}
+        content[section] = {**(content[section] or {}), **changes}
     return Record.model_validate_json(json.dumps(content))
 
 

@@ -136,6 +136,14 @@ def test_the_page_shows_the_floor_apart_from_the_spread_over_seeds() -> None:
     assert "no A/A runs" not in text
 
 
+def test_a_a_runs_that_were_started_and_have_records_are_no_gap() -> None:
+    both = {"variants": ["baseline", "baseline-aa", "hc"], "seeds": [0, 1, 2]}
+    told = [edited(record, started=both) for record in with_repeats()]
+    assert not any(run[0].startswith("baseline") for run in collate(told).arms[0].missing)
+    (arm,) = collate([record for record in told if record.identity.variant != "baseline-aa"]).arms
+    assert [run for run in arm.missing if run[0] == "baseline-aa"] == [("baseline-aa", k) for k in range(3)]
+
+
 def test_a_page_without_a_a_runs_says_how_to_get_them() -> None:
     text = page(Contents(collate(suite_records())))
     assert "A/A floor" not in text

@@ -21,8 +21,8 @@ from mhc_bench.evidence.statistics.crossed import Differences, crossed, crossed_
 from mhc_bench.evidence.uncertainty import by_item, gaps
 
 RESULTS = Path(__file__).parent.parent / "results"
-WITH_ITEMS = RESULTS / "repetitions" / "quick-cc4f49c1b1"
-WITHOUT = RESULTS / "records" / "quick-cc4f49c1b1"
+WITH_ITEMS = RESULTS / "records" / "quick-cc4f49c1b1"
+WITHOUT = RESULTS / "repetitions" / "quick-cc4f49c1b1"
 
 
 def drawn(
@@ -150,7 +150,7 @@ def test_items_of_all_tasks_give_the_difference_of_the_records_means(arm: Arm, f
     for row in arm.rows[1:]:
         found, by_seed = mean_item_differences(arm, row, tasks, family), arm.difference(row, quantity)
         assert by_seed is not None
-        assert (found.seeds, found.items) == (3, sum(arm.tasks[task].n for task in tasks))
+        assert (found.seeds, found.items) == (5, sum(arm.tasks[task].n for task in tasks))
         assert found.mean == pytest.approx(by_seed.mean, abs=1e-9)
         assert found.same_items == pytest.approx((by_seed.low, by_seed.high), abs=1e-9)
 
@@ -167,7 +167,7 @@ def test_items_of_real_runs_give_the_differences_of_their_records(arm: Arm, fami
         for row in arm.rows[1:]:
             found, by_seed = item_differences(arm, row, task, family), arm.difference(row, quantity)
             assert by_seed is not None
-            assert (found.seeds, found.items) == (3, arm.tasks[task].n)
+            assert (found.seeds, found.items) == (5, arm.tasks[task].n)
             assert found.mean == pytest.approx(by_seed.mean, abs=1e-9)
             assert found.same_items == pytest.approx((by_seed.low, by_seed.high), abs=1e-9)
 
@@ -175,9 +175,9 @@ def test_items_of_real_runs_give_the_differences_of_their_records(arm: Arm, fami
 def test_the_page_shows_both_errors_of_every_task(arm: Arm) -> None:
     table = by_item(arm)
     assert len(table.rows) == 2 * 2 * 8 + 2 * 2
-    assert table.rows[-1][:3] == ("Gold answers' log-likelihood, mean over 8 tasks (nats)", "mhc", "3")
+    assert table.rows[-1][:3] == ("Gold answers' log-likelihood, mean over 8 tasks (nats)", "mhc", "5")
     assert table.rows[-1][3] == str(sum(task.n for task in arm.tasks.values()))
-    assert table.rows[0][:4] == ("world_bbh (%)", "hc", "3", "250")
+    assert table.rows[0][:4] == ("world_bbh (%)", "hc", "5", "250")
     assert not any("item by item" in gap for gap in gaps(arm))
 
 
@@ -219,4 +219,4 @@ def test_one_run_without_its_items_leaves_the_others_comparison_out(tmp_path: Pa
     arm, row = first_task(folder)
     with pytest.raises(NoItemsError, match="no per-item outcomes"):
         item_differences(arm, row, "world_bbh", q.SCORES)
-    assert item_differences(arm, arm.rows[2], "world_bbh", q.SCORES).seeds == 3
+    assert item_differences(arm, arm.rows[2], "world_bbh", q.SCORES).seeds == 5

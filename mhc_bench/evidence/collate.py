@@ -107,7 +107,7 @@ class Arm:
     @property
     def missing(self) -> tuple[tuple[str, int], ...]:
         """Runs that a record says were started, and that have no record here."""
-        there = {(row.variant, seed) for row in self.rows for seed in row.runs}
+        there = {(row.variant, seed) for row in (*self.rows, *self.repeats) for seed in row.runs}
         started = {run for record in self.records if record.started for run in record.started.runs}
         return tuple(sorted(started - there))
 

@@ -1,0 +1,82 @@
+"""The tables of the questions page say what the published records say, row by row."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from mhc_bench.config import load_suite, run_configs
+from mhc_bench.evidence import Record, load_board
+from mhc_bench.evidence import quantities as q
+from mhc_bench.evidence.collate import Arm, Board, Row
+from mhc_bench.evidence.tables import comparison, study
+from mhc_bench.evidence.text import value_range
+
+ROOT = Path(__file__).parent.parent
+FAQ = (ROOT / "docs" / "faq.md").read_text(encoding="utf-8")
+SPIKES = next(one for one in q.STABILITY if one.key == "spikes")
+
+
+def published(suite: str) -> Board:
+    ids = {run.protocol_id for run in run_configs(load_suite(suite))}
+    return load_board([ROOT / "results" / "records" / f"{suite}-{each}" for each in sorted(ids)])
+
+
+def line(*cells: str) -> str:
+    return f"| {' | '.join(cells)} |"
+
+
+def of_stress() -> Iterator[str]:
+    _, losses, gains, _ = study(published("stress"))
+    yield from (line(*row) for row in gains.rows)
+    yield from (line(*row) for row in losses.rows if row[0] != "baseline")
+
+
+def of_losses() -> Iterator[str]:
+    (arm,) = published("quick").arms
+    for row in comparison("", arm, [q.VALIDATION_LOSS]).rows:
+        _, variant, mean, _, difference, interval, _, verdict = row
+        yield line(variant, mean, difference, interval, verdict or "-")
+
+
+def of_spikes() -> Iterator[str]:
+    arms = [*published("quick").arms, *published("stress").arms]
+
+    def spikes(arm: Arm, variant: str) -> str:
+        row = next(row for row in arm.rows if row.variant == variant)
+        return value_range(arm.cell(row, SPIKES).values.values(), len(row.runs))
+
+    yield from (line(name, *(spikes(arm, name) for arm in arms)) for name in ("baseline", "hc", "mhc"))
+
+
+def of_mechanism() -> Iterator[str]:
+    rows = {row.variant: row for row in published("quick").arms[0].rows}
+
+    def over_seeds(name: str, row: Row, of: Callable[[Record], float | None]) -> str:
+        values = [of(row.runs[seed]) for seed in sorted(row.runs)]
+        return line(name, *(f"{value:.3f}" for value in values if value is not None))
+
+    def final(probe: str) -> Callable[[Record], float | None]:
+        return lambda record: found.final if (found := record.probe(probe)) else None
+
+    def least(record: Record) -> float | None:
+        found = record.probe("identity_distance")
+        return found.min if found else None
+
+    yield over_seeds("from the identity", rows["mhc"], final("identity_distance"))
+    yield over_seeds("from the uniform matrix", rows["mhc"], final("uniform_distance"))
+    yield over_seeds("smallest distance from the identity in training", rows["mhc"], least)
+    for variant in ("hc", "mhc"):
+        yield over_seeds(variant, rows[variant], final("stream_effective_rank"))
+
+
+EXPECTED = {"stress": of_stress, "losses": of_losses, "spikes": of_spikes, "mechanism": of_mechanism}
+
+
+@pytest.mark.parametrize("name", EXPECTED)
+def test_every_row_of_a_table_is_what_the_records_give(name: str) -> None:
+    rows = list(EXPECTED[name]())
+    assert len(rows) >= 3
+    assert not [row for row in rows if row not in FAQ]
