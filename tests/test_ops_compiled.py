@@ -219,7 +219,7 @@ def test_recomputation_changes_no_bit(kind: str) -> None:
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", r"ignore:The \.grad attribute:UserWarning")
-@pytest.mark.parametrize("name", [pytest.param("eager", marks=pytest.mark.slow), "compiled"])
+@pytest.mark.parametrize("name", [pytest.param("eager", marks=pytest.mark.long), "compiled"])
 def test_layers_compile_as_one_graph_each(name: str) -> None:
     """Traced and differentiated by torch's compiler; its code generator, which takes long, is left out."""
     eager, traced = model("mhc", name), model("mhc", name)

@@ -39,6 +39,7 @@ def until(condition: object, seconds: float = 120.0) -> None:
         time.sleep(0.05)
 
 
+@pytest.mark.long
 @pytest.mark.skipif(not Path("/proc").is_dir(), reason="looks for processes in /proc")
 def test_a_killed_run_leaves_no_rank_behind_and_finishes_when_it_is_run_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
