@@ -52,3 +52,9 @@ def test_every_hashed_package_has_a_hash() -> None:
 def test_malicious_releases_are_refused(name: str, version: str) -> None:
     (requirement,) = (each for each in RUNNING if each.name == name)
     assert version not in requirement.specifier
+
+
+def test_the_mutation_run_names_files_that_exist() -> None:
+    settings = PROJECT["tool"]["mutmut"]
+    for pattern in (*settings["only_mutate"], *settings["pytest_add_cli_args_test_selection"]):
+        assert list(ROOT.glob(pattern)), pattern
