@@ -137,4 +137,5 @@ def test_the_table_groups_rows_by_budget_and_gives_shares_and_words() -> None:
     (base,) = {run.training.flops_per_token for run in arm.rows[0].runs.values() if run.training}
     assert flops[2] == f"{mhc / base:.2f}"
     assert flops[3] == f"{math.floor(100 * base / mhc + 0.5)} %, 100 %"
-    assert "not shown" in flops[8]
+    low, high = map(float, flops[6].strip("()").split(","))
+    assert flops[8].startswith("worse" if low > 0 else "better" if high < 0 else "not shown")

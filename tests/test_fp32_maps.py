@@ -196,7 +196,10 @@ def error(found: Tensor, exact: Tensor) -> float:
     return float((found.double() - exact.double()).abs().max() / exact.double().abs().max())
 
 
-@pytest.mark.parametrize("name", [*VARIANTS, *(f"compiled-{variant}" for variant in VARIANTS)])
+COMPILED = [pytest.param(f"compiled-{variant}", marks=pytest.mark.long) for variant in VARIANTS]
+
+
+@pytest.mark.parametrize("name", [*VARIANTS, *COMPILED])
 def test_maps_and_their_gradients_are_fp32_while_the_model_computes_in_bf16(met: Met, name: str) -> None:
     first, second = met(name)
     for seen in (first, second):
@@ -219,6 +222,7 @@ def test_maps_and_their_gradients_are_fp32_while_the_model_computes_in_bf16(met:
     assert all(map(torch.equal, first.map_gradients.values(), second.map_gradients.values()))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_compiled_layers_compute_the_gradients_of_eager_ones(met: Met, variant: str) -> None:
     """So what holds inside the maps of eager layers holds in compiled ones: a rounding to bf16 would show."""

@@ -23,7 +23,7 @@ TINY = [
     "logging.loggers=[]",
 ]
 
-pytestmark = [pytest.mark.ranks, pytest.mark.slow]
+pytestmark = [pytest.mark.ranks, pytest.mark.long]
 
 
 @pytest.fixture(scope="module")

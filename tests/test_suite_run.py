@@ -94,6 +94,7 @@ def test_evaluating_a_finished_run_with_other_settings_leaves_its_record_alone(f
     assert (folder / "record.json").read_bytes() == before
 
 
+@pytest.mark.long
 def test_a_run_that_breaks_stops_no_other_and_is_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

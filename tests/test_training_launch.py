@@ -68,6 +68,7 @@ def test_a_killed_run_leaves_no_rank_behind_and_finishes_when_it_is_run_again(
     assert not processes_of(run_dir)
 
 
+@pytest.mark.long
 def test_a_rank_that_fails_ends_the_run_with_one_line(tmp_path: Path) -> None:
     config = tiny_run(tmp_path, hardware__sharding="fsdp", hardware__devices=2)
     with pytest.raises(RunError, match=r"rank . of baseline seed 0") as caught:

@@ -69,6 +69,7 @@ def test_an_installed_wheel_lists_what_a_checkout_lists(
     assert json.loads(run(installed, "list", what, "--json")) == json.loads(capsys.readouterr().out)
 
 
+@pytest.mark.long
 def test_a_variant_of_another_package_is_listed_and_planned_beside_the_shipped_ones(installed: Path) -> None:
     listed = {
         row["variant"]: row["connection"] for row in json.loads(run(installed, "list", "variants", "--json"))
