@@ -10,7 +10,7 @@ import numpy as np
 
 from mhc_bench.evidence.collate import Arm, Row
 from mhc_bench.evidence.items import Items, TaskItems
-from mhc_bench.evidence.quantities import GOLD, task_gold, task_score
+from mhc_bench.evidence.quantities import GOLD, task_gold, task_quantities, task_score
 from mhc_bench.evidence.record import Record
 from mhc_bench.evidence.statistics.crossed import Crossed, CrossedMean, Differences, crossed, crossed_mean
 
@@ -58,13 +58,11 @@ def _known(found: Kind | None) -> Kind:
 
 def _pairs(arm: Arm, row: Row, tasks: Sequence[str], family: str) -> Pairs:
     base = arm.baseline
-    pairs = [(row.runs[seed], base.runs[seed]) for seed in row.runs if seed in base.runs] if base else []
-    scored = [
-        pair for pair in pairs if all(_score(run, task, family) is not None for run in pair for task in tasks)
-    ]
-    if len(scored) < 2:
+    wanted = task_quantities({name: arm.tasks[name] for name in tasks}, family)
+    both = [arm.values(each, quantity).keys() for quantity in wanted for each in (row, base) if each]
+    if base is None or len(seeds := set(row.runs).intersection(*both)) < 2:
         raise NoItemsError("fewer than two pairs")
-    return scored
+    return [(row.runs[seed], base.runs[seed]) for seed in row.runs if seed in seeds]
 
 
 def _differences(arm: Arm, pairs: Pairs, task: str, family: str) -> Differences:

@@ -158,14 +158,15 @@ class Arm:
     def _known(self) -> dict[tuple[str, str], dict[int, float]]:
         return {}
 
-    def _values(self, row: Row, quantity: Quantity) -> dict[int, float]:
+    def values(self, row: Row, quantity: Quantity) -> dict[int, float]:
+        """A quantity of a variant by seed, where its runs have it; read once, as `cell`."""
         place = row.variant, quantity.key
         if place not in self._known:
             self._known[place] = row_values(row, quantity)
         return self._known[place]
 
     def _cell(self, row: Row, quantity: Quantity) -> Cell:
-        values = self._values(row, quantity)
+        values = self.values(row, quantity)
         difference = self.difference(row, quantity)
         adjusted = self._adjusted.get((row.variant, quantity.key)) if quantity.family else None
         judgement = None if difference is None else self._judge(row, quantity, difference, adjusted)
@@ -177,8 +178,8 @@ class Arm:
         if base is None or row is base or quantity.higher_is_better is None:
             return None
         return paired_difference(
-            self._values(row, quantity),
-            self._values(base, quantity),
+            self.values(row, quantity),
+            self.values(base, quantity),
             higher_is_better=quantity.higher_is_better,
         )
 
