@@ -83,7 +83,6 @@ def outcome(path: Path, tmp_path: Path, *more: str) -> tuple[int, Any]:
     return code, parse_reproduction((out / "reproduction.json").read_bytes())
 
 
-@pytest.mark.long
 def test_the_same_machine_and_lock_give_the_same_bits_in_a_process_of_its_own(
     published: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

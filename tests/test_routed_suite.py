@@ -23,7 +23,7 @@ TINY = [
     "logging.loggers=[]",
 ]
 
-pytestmark = [pytest.mark.ranks, pytest.mark.long]
+pytestmark = [pytest.mark.ranks, pytest.mark.slow]
 
 
 @pytest.fixture(scope="module")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections import defaultdict
 from collections.abc import Iterator
 
@@ -158,8 +157,11 @@ def _means(arm: Arm) -> Iterator[tuple[Quantity, CrossedMean, Row]]:
         tasks = averaged_tasks(arm, family)
         for row in arm.rows:
             if row is not arm.baseline and len(tasks) > 1:
-                with contextlib.suppress(NoItemsError):
-                    yield of_tasks(tasks), mean_item_differences(arm, row, tasks, family), row
+                try:
+                    found = mean_item_differences(arm, row, tasks, family)
+                except NoItemsError:
+                    continue  # each task says why
+                yield of_tasks(tasks), found, row
 
 
 def _item_heading(quantity: Quantity) -> str:
