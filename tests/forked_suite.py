@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import functools
+import importlib
 import json
 import os
 import re
@@ -19,12 +20,15 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, Self
 
-from forked import fork
+from forked import fork, on_ranks
 from safetensors.torch import load_file
 
 from mhc_bench import cli
+from mhc_bench.config import RunConfig
+from mhc_bench.errors import RunError
 from mhc_bench.model.digests import digest
 from mhc_bench.suite import cost, runner, worker
+from mhc_bench.training import launch
 
 SUITE = """
 base: smoke
@@ -106,6 +110,24 @@ def end(work: Callable[..., int], *arguments: Any) -> None:
 
 def no_fault(role: str) -> None:
     """Nothing happens."""
+
+
+def ranks_by_fork(role: str) -> None:
+    """The ranks of a run are forks too."""
+    launch.launch_module = forked_ranks
+
+
+def forked_ranks(config: RunConfig, ranks: int, module: str, arguments: list[str]) -> None:
+    """Stands for `launch_module`."""
+    codes = [code for code, _ in on_ranks(lambda rank: as_module(module, arguments), ranks)]
+    if any(codes):
+        raise RunError(f"ranks of {config.variant_name} seed {config.seed} ended with {codes}")
+
+
+def as_module(module: str, arguments: list[str]) -> None:
+    """What `python -m module` does in a process of its own."""
+    sys.argv = [module, *arguments]
+    importlib.import_module(module).main()
 
 
 @dataclass

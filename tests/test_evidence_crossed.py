@@ -69,6 +69,28 @@ def test_two_by_two_worked_by_hand() -> None:
     assert found.item_error == pytest.approx(np.sqrt(3))
 
 
+def test_the_freedom_of_new_items_worked_by_hand() -> None:
+    # seed effects -3 -1 1 3, item effects -4 0 4, and a rest whose rows and columns sum to 0
+    rest = np.array([[1.0, -1, 0], [-1, 1, 0], [0, 1, -1], [0, -1, 1]])
+    found = crossed(10 + np.array([-3.0, -1, 1, 3])[:, None] + np.array([-4.0, 0, 4]) + rest)
+    assert found is not None
+    # of the mean: seeds (20/3) / 4 (3), items 4 x 32/2 over 12 (2), less the rest's 8/6 over 12 (6)
+    of_seeds, of_items, left = 20 / 3 / 4, 64 / 12, 8 / 6 / 12
+    freedom = (of_seeds + of_items - left) ** 2 / (of_seeds**2 / 3 + of_items**2 / 2 + left**2 / 6)
+    half = stats.t.ppf(0.975, freedom) * np.sqrt(of_seeds + of_items - left)
+    assert found.new_items == pytest.approx((10 - half, 10 + half))
+    assert (found.seed_error**2, found.item_error**2) == pytest.approx((of_seeds, of_items - left))
+    assert found.seed_sd**2 == pytest.approx(20 / 3 - 8 / 6 / 3)
+
+
+def test_items_that_show_no_effect_of_their_own_leave_the_interval_as_it_is() -> None:
+    # item means are all 0, so the items' mean square is 0, and below that of the rest
+    found = crossed(np.array([[1.0, -1.0], [-1.0, 1.0], [2.0, -2.0], [-2.0, 2.0]]) + np.arange(4.0)[:, None])
+    assert found is not None
+    assert (found.item_error, found.item_sd) == (0, 0)
+    assert found.new_items == pytest.approx(found.same_items)
+
+
 def test_averaging_over_more_seeds_reduces_the_seeds_error_and_not_the_items() -> None:
     few = [crossed(drawn(4, 200, 0.1, 0.4, 0.2, key)) for key in range(40)]
     many = [crossed(drawn(64, 200, 0.1, 0.4, 0.2, key)) for key in range(40)]
@@ -106,6 +128,9 @@ def test_nothing_is_claimed_of_one_seed_one_item_or_no_spread() -> None:
     assert crossed(np.tile([0.0, 1.0, 1.0], (3, 1))) is None
     same = crossed(np.zeros((3, 4)))
     assert same is not None and same.new_items == (0, 0)
+    almost = crossed(1.0 + 1e-13 * np.arange(3.0)[:, None] + np.array([-0.5, 0.5]))
+    assert almost is None
+    assert crossed(1.0 + 1e-11 * np.arange(3.0)[:, None] + np.array([-0.5, 0.5])) is not None
     with pytest.raises(ValueError, match="finite"):
         crossed(np.full((2, 2), np.nan))
 

@@ -10,8 +10,9 @@ from evidence_factory import LOSSES, make_evidence, make_record, study_records, 
 from matplotlib.axes import Axes
 from matplotlib.colors import to_hex
 
-from mhc_bench.evidence import GAIN_FORWARD, GRADIENT_NORM, LOSS, Curve, assemble_record
-from mhc_bench.evidence.collate import Board, collate
+from mhc_bench.evidence import GAIN_FORWARD, GRADIENT_NORM, LOSS, Curve, assemble_record, figures
+from mhc_bench.evidence.bands import Band
+from mhc_bench.evidence.collate import Board, Row, collate
 from mhc_bench.evidence.figures import PLANS, draw, planned, styles
 
 BY_NAME = {plan.name: plan for plan in PLANS}
@@ -48,6 +49,20 @@ def test_the_gain_line_is_the_geometric_mean_on_a_logarithmic_axis() -> None:
     curves = [make_record("hc", seed).curve(GAIN_FORWARD) for seed in range(3)]
     each = np.array([curve.values for curve in curves if curve], dtype=float)
     np.testing.assert_allclose(values, np.prod(each, axis=0) ** (1 / 3))
+
+
+def test_the_last_bits_of_a_processors_logarithms_move_no_panel(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = [axes.get_position().bounds for axes in panels(collate(study_records()), "gain")]
+    original = figures.band_of_curve
+
+    def nudged(row: Row, name: str, log: bool) -> Band | None:
+        found = original(row, name, log=log)
+        return found and replace(found, low=np.nextafter(found.low, 0), high=np.nextafter(found.high, 9))
+
+    monkeypatch.setattr(figures, "band_of_curve", nudged)
+    after = [axes.get_position().bounds for axes in panels(collate(study_records()), "gain")]
+    assert after == before
+    assert all(round(edge, 6) == edge for bounds in after for edge in bounds)
 
 
 def test_a_study_has_a_panel_for_each_arm_and_each_direction() -> None:

@@ -57,6 +57,23 @@ def test_the_seeds_needed_are_the_fewest_that_suffice() -> None:
         assert needed == 2 or shown_with(effect, needed - 1) < 0.8
 
 
+def test_a_difference_needs_the_seeds_of_its_size_in_standard_deviations() -> None:
+    # of 1 and 5: mean 3, sd 2 sqrt(2); the sign does not matter, the level does
+    for sign in (1.0, -1.0):
+        found = paired_difference({0: sign, 1: 5 * sign}, {0: 0.0, 1: 0.0}, higher_is_better=True)
+        assert found.needed() == seeds_needed(3 / math.sqrt(8)) != seeds_needed(3 * math.sqrt(8))
+        assert found.needed(0.05 / 8) == seeds_needed(3 / math.sqrt(8), 0.05 / 8) != found.needed()
+    assert paired_difference({0: 1.0}, {0: 0.0}, higher_is_better=True).needed() is None
+    assert paired_difference({0: 1.0, 1: 1.0}, {0: 0.0, 1: 0.0}, higher_is_better=True).needed() is None
+    assert paired_difference({}, {}, higher_is_better=True).needed() is None
+
+
+def test_a_difference_tells_what_its_pairs_could_have_shown() -> None:
+    found = paired_difference({0: 1.0, 1: 5.0}, {0: 0.0, 1: 0.0}, higher_is_better=True)
+    assert found.detectable == detectable_difference(math.sqrt(8), 2)
+    assert paired_difference({0: 1.0}, {0: 0.0}, higher_is_better=True).detectable is None
+
+
 def test_no_number_of_seeds_is_given_for_next_to_nothing() -> None:
     assert seeds_needed(0.01) is None
     assert seeds_needed(0.09) is not None

@@ -8,7 +8,13 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from mhc_bench.evidence.statistics import Spread, paired_difference, spread, t_interval
+from mhc_bench.evidence.statistics import (
+    Spread,
+    paired_difference,
+    prediction_interval,
+    spread,
+    t_interval,
+)
 
 BASELINE = {0: 1.108, 1: 1.143, 2: 1.135}
 HC = {0: 1.055, 1: 1.074, 2: 1.035}
@@ -39,6 +45,16 @@ def test_the_paired_interval_is_that_of_scipys_paired_test() -> None:
     oracle = stats.ttest_rel([HC[s] for s in seeds], [BASELINE[s] for s in seeds]).confidence_interval(0.95)
     assert (found.low, found.high) == pytest.approx((oracle.low, oracle.high))
     assert found.unpaired == ()
+
+
+@pytest.mark.parametrize("seeds", [2, 3, 5])
+def test_the_p_value_is_that_of_scipys_paired_test(seeds: int) -> None:
+    random = np.random.default_rng(seeds)
+    ours, theirs = random.normal(1.1, 0.03, seeds), random.normal(1.2, 0.03, seeds)
+    found = paired_difference(dict(enumerate(ours)), dict(enumerate(theirs)), higher_is_better=False)
+    assert found.p == pytest.approx(stats.ttest_rel(ours, theirs).pvalue, rel=1e-9)
+    assert paired_difference(BASELINE, BASELINE, higher_is_better=True).p == 1
+    assert paired_difference({0: 1.0}, {0: 5.0}, higher_is_better=False).p is None
 
 
 def test_two_pairs_give_the_interval_of_the_cauchy_distribution() -> None:
@@ -100,6 +116,14 @@ def test_equal_differences_claim_no_certainty() -> None:
     # 0.3 - 0.2 and 1.3 - 1.2 differ in their last bits only: that is rounding, not a spread.
     found = paired_difference({0: 0.3, 1: 1.3}, {0: 0.2, 1: 1.2}, higher_is_better=True)
     assert (found.low, found.verdict) == (None, "no spread, no interval")
+    assert found.p is None
+
+
+@pytest.mark.parametrize("mean", [2.0, -2.0])
+def test_only_a_spread_as_small_as_rounding_is_none(mean: float) -> None:
+    assert t_interval(Spread(3, mean, 2.0e-12)) is None
+    assert t_interval(Spread(3, mean, 2.1e-12)) is not None
+    assert t_interval(Spread(3, 0.0, 1e-20)) is not None
 
 
 def test_identical_runs_are_not_shown() -> None:
@@ -132,3 +156,23 @@ def test_a_wider_level_gives_a_wider_interval() -> None:
     assert narrow is not None
     assert wide is not None
     assert wide[0] < narrow[0] < narrow[1] < wide[1]
+
+
+def test_one_more_run_lies_where_student_says() -> None:
+    # by hand: sd 2, n = 4: 2 sqrt(1 + 1/4) times the 97.5 % point of t with 3 degrees of freedom
+    found = prediction_interval(Spread(4, 10.0, 2.0))
+    half = stats.t.ppf(0.975, 3) * math.sqrt(5)
+    assert found == pytest.approx((10 - half, 10 + half))
+    other = prediction_interval(Spread(4, 10.0, 2.0), level=0.5)
+    assert other == pytest.approx((10 - stats.t.ppf(0.75, 3) * 5**0.5, 10 + stats.t.ppf(0.75, 3) * 5**0.5))
+    assert prediction_interval(Spread(1, 10.0, None)) is None
+    assert prediction_interval(Spread(3, 10.0, 0.0)) is None
+    assert prediction_interval(Spread(0, None, None)) is None
+
+
+def test_a_run_to_come_is_within_the_prediction_in_95_of_100_cases() -> None:
+    random, inside = np.random.default_rng(3), 0
+    for sample in random.normal(1.1, 0.03, (4000, 4)):
+        low, high = prediction_interval(spread(dict(enumerate(sample[:3])))) or (0.0, 0.0)
+        inside += low <= sample[3] <= high
+    assert 0.94 < inside / 4000 < 0.96

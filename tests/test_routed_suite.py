@@ -7,9 +7,11 @@ import json
 from pathlib import Path
 
 import pytest
+from forked_suite import ranks_by_fork, workers_of
 
 from mhc_bench import cli
 from mhc_bench.evidence import Record, read_records
+from mhc_bench.suite import runner
 
 VARIANTS = ("baseline", "hc", "mhc")
 TASKS = ("world_piqa", "world_gsm")
@@ -31,7 +33,9 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The suite, run to its end, with a copy of its records beside the runs."""
     root = tmp_path_factory.mktemp("routed")
     words = ["run", "smoke-moe", *TINY, "--runs", str(root / "runs"), "--records", str(root / "records")]
-    assert cli.main(words) == 0
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(runner, "subprocess", workers_of(ranks_by_fork))
+        assert cli.main(words) == 0
     return root
 
 

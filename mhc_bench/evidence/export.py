@@ -110,7 +110,21 @@ def to_json(board: Board) -> str:
         "metrics": metric_rows(board),
         "claims": [as_data(one) for arm in board.arms for one in findings(arm)],
     }
-    return json.dumps(content, indent=1, sort_keys=True, allow_nan=False) + "\n"
+    return _by_line(content) + "\n"
+
+
+def _by_line(content: dict[str, Any]) -> str:
+    """JSON with one line for each entry of a list: a diff shows whole rows, and C writes them, not Python."""
+    parts = []
+    for key, value in sorted(content.items()):
+        lines = [_compact(each) for each in value] if isinstance(value, list) else None
+        text = _compact(value) if lines is None else "[\n" + ",\n".join(lines) + "\n]"
+        parts.append(f"{_compact(key)}: {text}")
+    return "{\n" + ",\n".join(parts) + "\n}"
+
+
+def _compact(value: object) -> str:
+    return json.dumps(value, sort_keys=True, allow_nan=False)
 
 
 def _arm(arm: Arm) -> dict[str, Any]:

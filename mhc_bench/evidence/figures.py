@@ -171,7 +171,16 @@ def draw(board: Board, plan: FigurePlan) -> Figure:
         figure.legend(handles=names, loc="outside right upper", frameon=False)
     else:
         figure.legend(handles=names, loc="outside upper center", ncols=5, frameon=False)
+    _settle(figure)
     return figure
+
+
+def _settle(figure: Figure) -> None:
+    """Fix the layout to places that the last bit of a processor's logarithms does not move."""
+    figure.draw_without_rendering()
+    figure.set_layout_engine("none")
+    for axes in figure.axes:
+        axes.set_position([round(float(each), 6) for each in axes.get_position().bounds])
 
 
 def _frame(board: Board, panel: Panel) -> tuple[float, float] | None:

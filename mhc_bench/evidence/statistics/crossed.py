@@ -65,7 +65,7 @@ def crossed(differences: Differences) -> Crossed | None:
     found = crossed_mean([differences])
     if found is None:
         return None
-    _, by_item, rest = _mean_squares(differences)
+    by_item, rest = _mean_squares(differences)
     item_sd = math.sqrt(max(0.0, by_item - rest) / found.seeds)
     return Crossed(**asdict(found), item_sd=item_sd, rest_sd=math.sqrt(rest))
 
@@ -118,7 +118,7 @@ class _Share:
 
 def _share(differences: Differences, tasks: int) -> _Share:
     seeds, items = differences.shape
-    _, by_item, rest = _mean_squares(differences)
+    by_item, rest = _mean_squares(differences)
     weight = 1 / (seeds * items * tasks**2)
     # an estimate below 0 means that none was seen
     seen = by_item > rest
@@ -126,14 +126,13 @@ def _share(differences: Differences, tasks: int) -> _Share:
     return _Share((by_item - rest) * weight if seen else 0.0, rest * weight * seeds, parts)
 
 
-def _mean_squares(differences: Differences) -> tuple[float, float, float]:
-    """Between seeds, between items, and what is left."""
+def _mean_squares(differences: Differences) -> tuple[float, float]:
+    """Between items, and what seeds and items leave."""
     seeds, items = differences.shape
     centred = differences - differences.mean()
     of_seeds, of_items = centred.mean(axis=1), centred.mean(axis=0)
     left = centred - of_seeds[:, None] - of_items[None, :]
     return (
-        items * float((of_seeds**2).sum()) / (seeds - 1),
         seeds * float((of_items**2).sum()) / (items - 1),
         float((left**2).sum()) / ((seeds - 1) * (items - 1)),
     )
