@@ -48,8 +48,6 @@ def count(configuration: Mapping[str, Any]) -> Mapping[str, int]:
     """
     if importlib.util.find_spec("torch") is None:
         raise UnavailableError("torch is not installed")
-    run = _restored(configuration)
-    _require_known(run)
     return _count(_without_seed(configuration))
 
 
@@ -90,8 +88,10 @@ def _require_known(run: RunConfig) -> None:
 def _count(configuration: str) -> Mapping[str, int]:
     from mhc_bench.suite.preflight import count as count_models
 
+    run = _restored(json.loads(configuration))
+    _require_known(run)
     try:
-        (counts,) = count_models([restore(json.loads(configuration))]).values()
+        (counts,) = count_models([run]).values()
     except Exception as error:
         # transformers and torch refuse senseless sizes with errors of many kinds
         raise ValueError(f"{type(error).__name__}: {' '.join(str(error).split())[:200]}") from error
