@@ -167,6 +167,20 @@ def test_a_gpus_grid_holds_the_papers_widths_and_torch_compile(monkeypatch: pyte
     assert len(list(problems(grid))) == 2 * 5 * (len(SHARED) + 2 * (len(OPERATIONS) - len(SHARED)))
 
 
+def test_the_plan_and_each_operation_are_told_as_they_come() -> None:
+    told: list[str] = []
+    grid = tiny(operations=["aggregate", "read"], variants=["mhc"], implementations=["eager"], seconds=0.1)
+    run_bench_ops(grid, 3, progress=told.append)
+    assert told == [
+        "2 operations and sizes on the cpu, about 0 min at most",
+        "[1/2] aggregate: 8 tokens, C 16, n 4",
+        "[2/2] mhc read: 8 tokens, C 16, n 4",
+    ]
+    assert (
+        len(list(problems(resolved(OpsGrid(device="cpu"))))) * resolved(OpsGrid(device="cpu")).seconds <= 300
+    )
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
@@ -176,6 +190,7 @@ def test_a_gpus_grid_holds_the_papers_widths_and_torch_compile(monkeypatch: pyte
         ({"variants": ["baseline"]}, "unknown variant 'baseline'"),
         ({"tokens": [0]}, r"tokens is \[0\]: expected whole numbers from 1"),
         ({"streams": []}, r"streams is \[\]"),
+        ({"seconds": -1.0}, "seconds is -1.0: expected a positive number"),
     ],
 )
 def test_what_is_not_there_is_refused(changes: dict[str, object], message: str) -> None:

@@ -47,8 +47,8 @@ class OpsGrid:
     """Ours by name, `torch.compile` of the reference, and peers."""
     threads: int = 1
     """Of a CPU."""
-    seconds: float = 60.0
-    """At most about this long for one operation at one size."""
+    seconds: float = 0.0
+    """At most about this long for one operation at one size, but three rounds; 0: what suits the device."""
 
 
 @dataclass(frozen=True)
@@ -102,14 +102,14 @@ def resolved(grid: OpsGrid) -> OpsGrid:
     full = OpsGrid(
         device="gpu" if gpu else "cpu",
         tokens=grid.tokens or ([4096, 16384] if gpu else [2048]),
-        widths=grid.widths or ([1280, 1920, 2560, 4096, 7168] if gpu else [64, 128, 256, 512]),
+        widths=grid.widths or ([1280, 1920, 2560, 4096, 7168] if gpu else [64, 256]),
         streams=grid.streams,
         dtypes=grid.dtypes or (["bf16"] if gpu else ["fp32"]),
         operations=grid.operations,
         variants=grid.variants,
         implementations=grid.implementations or everything,
         threads=grid.threads,
-        seconds=grid.seconds,
+        seconds=grid.seconds or (60.0 if gpu else 15.0),
     )
     _check(full)
     return full
@@ -128,6 +128,8 @@ def _check(grid: OpsGrid) -> None:
     for name, numbers in sizes.items():
         if not numbers or min(numbers) < 1:
             raise UsageError(f"{name} is {numbers}: expected whole numbers from 1")
+    if not grid.seconds > 0:
+        raise UsageError(f"seconds is {grid.seconds}: expected a positive number, or 0 for the default")
 
 
 def problems(grid: OpsGrid) -> Iterator[Problem]:

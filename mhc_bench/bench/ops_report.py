@@ -65,7 +65,7 @@ def run_bench_ops(
     Args:
         rounds: of each operation at each size.
         command: what was typed.
-        progress: gets a line before each operation.
+        progress: gets a line with the plan, and one before each operation.
 
     Raises:
         UsageError: an unknown name, a size below 1, or a GPU that is not there.
@@ -73,10 +73,14 @@ def run_bench_ops(
     full = resolved(grid)
     origin = origin_of(command, torch.device("cuda" if full.device == "gpu" else "cpu"))
     cells: list[Cell] = []
+    asked = list(problems(full))
+    minutes = len(asked) * full.seconds / 60
+    progress(f"{len(asked)} operations and sizes on the {full.device}, about {minutes:.0f} min at most")
     with threads(full.threads):
-        for problem in problems(full):
+        for place, problem in enumerate(asked, start=1):
             name = f"{problem.variant} {problem.operation}".strip()
-            progress(f"{name}: {problem.tokens} tokens, C {problem.width}, n {problem.streams}")
+            size = f"{problem.tokens} tokens, C {problem.width}, n {problem.streams}"
+            progress(f"[{place}/{len(asked)}] {name}: {size}")
             cells += measure_problem(problem, full.implementations, rounds, full.seconds)
     return OpsReport(full, rounds, cells, origin)
 
