@@ -34,7 +34,7 @@ class CheapSkip(ResidualConnection):
         self, *, width: int, depth: int, index: int, source: float = 0.25, target: float = 0.75
     ) -> None:
         super().__init__(width=width, depth=depth, index=index)
-        if source < 0 or target <= source:
+        if not 0 <= source < target:
             raise UsageError(f"source {source:g}, target {target:g}: expected 0 <= source < target <= 1")
         first = int(source * depth)
         last = min(int(within("target", target, 0.0, 1.0) * depth), depth - 1)

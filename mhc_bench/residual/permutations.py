@@ -13,6 +13,7 @@ from torch import Tensor
 
 from mhc_bench.errors import UsageError
 from mhc_bench.ops.precision import shaped
+from mhc_bench.residual.options import at_least
 from mhc_bench.residual.projected import ProjectedConnection, one_against_others, square
 from mhc_bench.residual.registry import register_variant
 
@@ -56,6 +57,9 @@ class PermutationConnection(ProjectedConnection):
         identity_margin: float,
         epsilon: float,
     ) -> None:
+        at_least("streams", streams, 1)
+        if not 0 <= identity_margin <= 100:
+            raise UsageError(f"identity_margin {identity_margin}: expected 0 to 100")
         if any(factor > LARGEST for factor in factors):
             raise UsageError(
                 f"streams {streams}: expected no factor over {LARGEST}, every permutation has a weight"

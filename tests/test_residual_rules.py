@@ -1,0 +1,136 @@
+"""What every residual connection keeps: start values, precision, leading dimensions, ranges of options."""
+
+from __future__ import annotations
+
+import inspect
+import math
+from typing import Any, Literal, get_args, get_origin, get_type_hints
+
+import pytest
+import torch
+from residual_toys import WIDTH, chain, hidden
+from torch import Tensor
+
+from mhc_bench.errors import UsageError
+from mhc_bench.residual import ResidualConnection, build, resolve, variant_names
+from mhc_bench.residual.registry import variant_options
+
+EVERY = pytest.mark.parametrize("name", variant_names())
+PLACE = {"width": WIDTH, "depth": 4, "index": 1}
+LARGEST = {
+    "epsilon": 1e-2,
+    "additive_epsilon": 1e-2,
+    "alpha": 10.0,
+    "scale": 10.0,
+    "contrast": 4.0,
+    "diagonal_offset": 16.0,
+    "value_scale": 100.0,
+    "target": 1.0,
+}
+"""Of an option by its name, in whatever variant."""
+FROM_ZERO = {"additive_epsilon", "diagonal_offset", "identity_margin"}
+"""0 itself is allowed."""
+RANGES = [
+    (name, option)
+    for name in variant_names()
+    for option in variant_options(resolve(name))
+    if option in LARGEST
+]
+
+
+def sublayer(index: int, read: Tensor) -> Tensor:
+    """Some F of each token by itself [..., C]."""
+    generator = torch.Generator().manual_seed(index)
+    return torch.tanh(read @ torch.randn(WIDTH, WIDTH, generator=generator, dtype=torch.float64).to(read))
+
+
+def through(connections: list[ResidualConnection], start: Tensor) -> Tensor:
+    stream = connections[0].expand(start)
+    for index, each in enumerate(connections):
+        read, carry = each.read(stream)
+        stream = each.write(stream, sublayer(index, read), carry)
+    return connections[-1].collapse(stream)
+
+
+@EVERY
+def test_a_token_is_the_same_under_any_leading_dimensions(name: str) -> None:
+    connections, start = chain(name), hidden()
+    expected = through(connections, start)
+    for shape in ((-1, WIDTH), (*start.shape[:2], 1, WIDTH)):
+        found = through(connections, start.reshape(shape))
+        torch.testing.assert_close(found.reshape(expected.shape), expected)
+
+
+@EVERY
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_streams_keep_their_precision(name: str, dtype: torch.dtype) -> None:
+    made = build(name, **PLACE)
+    stream = made.expand(hidden(dtype=dtype))
+    read, carry = made.read(stream)
+    written = made.write(stream, sublayer(1, read), carry)
+    assert {each.dtype for each in (stream, read, written, made.collapse(written))} == {dtype}
+
+
+@EVERY
+def test_parameters_are_fp32_in_a_model_of_any_precision(name: str) -> None:
+    torch.set_default_dtype(torch.float64)
+    try:
+        made = build(name, **PLACE)
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert {each.dtype for each in made.parameters()} <= {torch.float32}
+
+
+@EVERY
+@pytest.mark.parametrize("index", [0, 3])
+def test_start_values_come_from_the_given_generator_alone_and_lie_on_the_cpu(name: str, index: int) -> None:
+    made = build(name, **{**PLACE, "index": index})
+    for own, parameter in made.named_parameters():
+        values = []
+        for seed in (0, 1):
+            torch.manual_seed(seed)
+            with torch.device("meta"):
+                values.append(made.initial_value(own, torch.Generator("cpu").manual_seed(7)))
+        assert values[0].device.type == "cpu" and values[0].dtype == torch.float32
+        assert values[0].shape == parameter.shape and torch.equal(*values)
+
+
+@EVERY
+def test_a_parameter_that_is_not_there_is_named(name: str) -> None:
+    made = build(name, **PLACE)
+    for own in ("nothing", "phi_nothing", "bias_"):
+        with pytest.raises(LookupError, match=f"no initial value for '{own}'"):
+            made.initial_value(own, torch.Generator())
+
+
+def nonsense(hint: Any) -> list[Any]:
+    """Values that no option of this type takes."""
+    parts = [part for part in get_args(hint) if part is not type(None)]
+    if get_origin(hint) is Literal:
+        return ["no such choice"]
+    plain = parts[0] if parts else hint
+    return {int: [-1], float: [-1.0, math.nan, math.inf]}.get(plain, [])
+
+
+@EVERY
+def test_an_option_that_makes_no_sense_is_refused_by_its_name_in_a_direct_call_too(name: str) -> None:
+    cls = resolve(name)
+    hints = get_type_hints(inspect.getattr_static(cls, "__init__"))
+    for option in variant_options(cls):
+        for value in nonsense(hints[option]):
+            for make in (cls, lambda **options: build(name, **options)):
+                with pytest.raises(UsageError, match=rf"\b{option}\b"):
+                    make(**PLACE, **{option: value})
+
+
+@pytest.mark.parametrize(("name", "option"), RANGES)
+def test_an_option_ends_where_its_range_does(name: str, option: str) -> None:
+    largest = LARGEST[option]
+    build(name, **PLACE, **{option: largest})
+    build(name, **PLACE, **{option: 1e-3 * largest + 0.5 * (option == "target")})
+    outside = [1.001 * largest, *([] if option in FROM_ZERO else [0.0])]
+    for value in outside:
+        with pytest.raises(UsageError, match=rf"\b{option} "):
+            build(name, **PLACE, **{option: value})
+    if option in FROM_ZERO:
+        build(name, **PLACE, **{option: 0.0})
