@@ -16,6 +16,12 @@ from mhc_bench.evidence.text import value_range
 
 ROOT = Path(__file__).parent.parent
 FAQ = (ROOT / "docs" / "faq.md").read_text(encoding="utf-8")
+H_RES = (
+    *("baseline", "hc", "hc-static", "hc-res", "hc-pre-res", "hc-pre-post", "hc-pre-post-res"),
+    *("mhc", "mhc-static", "mhc-unconstrained", "mhc-identity", "mhc-lite", "kromhc"),
+    *("mhc-orthogonal", "mhc-spectral"),
+)
+"""The variants of `field` that differ in how H_res is made."""
 SPIKES = next(one for one in q.STABILITY if one.key == "spikes")
 
 
@@ -34,11 +40,22 @@ def of_stress() -> Iterator[str]:
     yield from (line(*row) for row in losses.rows if row[0] != "baseline")
 
 
-def of_losses() -> Iterator[str]:
-    (arm,) = published("quick").arms
+def losses(suite: str) -> dict[str, str]:
+    """Variant -> its row of losses."""
+    (arm,) = published(suite).arms
+    rows = {}
     for row in comparison("", arm, [q.VALIDATION_LOSS]).rows:
         _, variant, mean, _, difference, interval, _, verdict = row
-        yield line(variant, mean, difference, interval, verdict or "-")
+        rows[variant] = line(variant, mean, difference, interval, verdict or "-")
+    return rows
+
+
+def of_losses() -> Iterator[str]:
+    yield from losses("quick").values()
+
+
+def of_h_res() -> Iterator[str]:
+    yield from map(losses("field").__getitem__, H_RES)
 
 
 def of_spikes() -> Iterator[str]:
@@ -72,7 +89,13 @@ def of_mechanism() -> Iterator[str]:
         yield over_seeds(variant, rows[variant], final("stream_effective_rank"))
 
 
-EXPECTED = {"stress": of_stress, "losses": of_losses, "spikes": of_spikes, "mechanism": of_mechanism}
+EXPECTED = {
+    "stress": of_stress,
+    "losses": of_losses,
+    "H_res": of_h_res,
+    "spikes": of_spikes,
+    "mechanism": of_mechanism,
+}
 
 
 @pytest.mark.parametrize("name", EXPECTED)
@@ -80,3 +103,10 @@ def test_every_row_of_a_table_is_what_the_records_give(name: str) -> None:
     rows = list(EXPECTED[name]())
     assert len(rows) >= 3
     assert not [row for row in rows if row not in FAQ]
+
+
+def test_every_row_of_the_field_is_in_the_results() -> None:
+    rows = losses("field")
+    assert set(rows) == set(load_suite("field").variants)
+    text = (ROOT / "results" / "README.md").read_text(encoding="utf-8")
+    assert not [row for row in rows.values() if row not in text]

@@ -16,7 +16,7 @@ from mhc_bench.evidence.store import record_paths
 
 ROOT = Path(__file__).parent.parent
 RECORDS = ROOT / "results" / "records"
-PUBLISHED = ["quick", "quick-lr", "stress"]
+PUBLISHED = ["quick", "quick-lr", "stress", "field"]
 DRAWN = {".png", ".svg", ".html"}
 
 
