@@ -180,7 +180,8 @@ def _settle(figure: Figure) -> None:
     figure.draw_without_rendering()
     figure.set_layout_engine("none")
     for axes in figure.axes:
-        axes.set_position([round(float(each), 6) for each in axes.get_position().bounds])
+        left, bottom, width, height = (round(float(each), 6) for each in axes.get_position().bounds)
+        axes.set_position((left, bottom, width, height))
 
 
 def _frame(board: Board, panel: Panel) -> tuple[float, float] | None:
