@@ -8,20 +8,26 @@ from pathlib import Path
 import pytest
 
 from mhc_bench.config import load_suite, run_configs
-from mhc_bench.evidence import Record, load_board
+from mhc_bench.evidence import Record, load_board, read_records
 from mhc_bench.evidence import quantities as q
 from mhc_bench.evidence.collate import Arm, Board, Row
+from mhc_bench.evidence.statistics import paired_difference
 from mhc_bench.evidence.tables import comparison, study
 from mhc_bench.evidence.text import value_range
 
 ROOT = Path(__file__).parent.parent
 FAQ = (ROOT / "docs" / "faq.md").read_text(encoding="utf-8")
+REPETITIONS = "repetitions/quick-cc4f49c1b1"
 H_RES = (
     *("baseline", "hc", "hc-static", "hc-res", "hc-pre-res", "hc-pre-post", "hc-pre-post-res"),
     *("mhc", "mhc-static", "mhc-unconstrained", "mhc-identity", "mhc-lite", "kromhc"),
     *("mhc-orthogonal", "mhc-spectral"),
 )
 """The variants of `field` that differ in how H_res is made."""
+PAIRS = (
+    *(("mhc", "mhc-identity"), ("mhc", "mhc-unconstrained")),
+    *(("mhc-unconstrained", "mhc-identity"), ("hc", "hc-pre-post")),
+)
 SPIKES = next(one for one in q.STABILITY if one.key == "spikes")
 
 
@@ -89,10 +95,26 @@ def of_mechanism() -> Iterator[str]:
         yield over_seeds(variant, rows[variant], final("stream_effective_rank"))
 
 
+def of_pairs() -> Iterator[str]:
+    """Differences within `field` that are not to the baseline."""
+    by_variant = {row.variant: row for row in published("field").arms[0].rows}
+    for first, second in PAIRS:
+        found = paired_difference(
+            *(losses_by_seed(by_variant[name]) for name in (first, second)), higher_is_better=False
+        )
+        interval = f"({found.low:+.4f}, {found.high:+.4f})"
+        yield line(f"{first}, {second}", f"{found.mean:+.4f}", interval)
+
+
+def losses_by_seed(row: Row) -> dict[int, float]:
+    return {seed: loss for seed, run in row.runs.items() if (loss := run.validation_loss) is not None}
+
+
 EXPECTED = {
     "stress": of_stress,
     "losses": of_losses,
     "H_res": of_h_res,
+    "pairs": of_pairs,
     "spikes": of_spikes,
     "mechanism": of_mechanism,
 }
@@ -110,3 +132,14 @@ def test_every_row_of_the_field_is_in_the_results() -> None:
     assert set(rows) == set(load_suite("field").variants)
     text = (ROOT / "results" / "README.md").read_text(encoding="utf-8")
     assert not [row for row in rows.values() if row not in text]
+    # what the changelog and both pages say of them
+    assert all("| not shown (" in row for name, row in rows.items() if name != "baseline")
+
+
+def test_the_baselines_of_the_field_are_those_of_the_repetitions_to_the_bit() -> None:
+    folders = [ROOT / "results" / place / "baseline" for place in ("records/field-cc4f49c1b1", REPETITIONS)]
+    weights = [
+        {record.identity.seed: record.digests and record.digests.weights for record in read_records(folder)}
+        for folder in folders
+    ]
+    assert weights[0] == weights[1] and len(weights[0]) == 3 and None not in weights[0].values()

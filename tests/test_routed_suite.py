@@ -30,9 +30,13 @@ pytestmark = [pytest.mark.ranks, pytest.mark.slow]
 
 @pytest.fixture(scope="module")
 def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The suite, run to its end, with a copy of its records beside the runs."""
+    """The suite, run to its end, with a copy of its records beside the runs.
+
+    The first variant's ranks are started as a user's are; those of the others are forks of this process.
+    """
     root = tmp_path_factory.mktemp("routed")
     words = ["run", "smoke-moe", *TINY, "--runs", str(root / "runs"), "--records", str(root / "records")]
+    assert cli.main([*words, f"variants=[{VARIANTS[0]}]"]) == 0
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(runner, "subprocess", workers_of(ranks_by_fork))
         assert cli.main(words) == 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -41,12 +42,16 @@ def fixed_sublayer(index: int, hidden: Tensor) -> Tensor:
     return torch.tanh((hidden.cumsum(1) / steps) @ matrix)
 
 
-def run(connections: list[ResidualConnection], hidden: Tensor) -> Tensor:
+def run(
+    connections: list[ResidualConnection],
+    hidden: Tensor,
+    sublayer: Callable[[int, Tensor], Tensor] = fixed_sublayer,
+) -> Tensor:
     """[B, T, C] through expand, every sublayer and collapse."""
     stream = connections[0].expand(hidden)
     for index, each in enumerate(connections):
         read, carry = each.read(stream)
-        stream = each.write(stream, fixed_sublayer(index, read), carry)
+        stream = each.write(stream, sublayer(index, read), carry)
     return connections[-1].collapse(stream)
 
 
