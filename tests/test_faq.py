@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from mhc_bench.config import load_suite, run_configs
 from mhc_bench.evidence import Record, load_board, read_records
 from mhc_bench.evidence import quantities as q
 from mhc_bench.evidence.collate import Arm, Board, Row
-from mhc_bench.evidence.statistics import paired_difference
+from mhc_bench.evidence.statistics import holm, paired_difference
 from mhc_bench.evidence.tables import comparison, study
 from mhc_bench.evidence.text import value_range
 
@@ -134,6 +135,23 @@ def test_every_row_of_the_field_is_in_the_results() -> None:
     assert not [row for row in rows.values() if row not in text]
     # what the changelog and both pages say of them
     assert all("| not shown (" in row for name, row in rows.items() if name != "baseline")
+
+
+def test_what_the_field_shows_over_the_tasks_is_in_the_results_and_none_stands_the_correction() -> None:
+    text = (ROOT / "results" / "README.md").read_text(encoding="utf-8")
+    page = (ROOT / "results" / "field" / "leaderboard.md").read_text(encoding="utf-8")
+    cells = [[cell.strip() for cell in row.strip("|").split("|")] for row in page.splitlines()]
+    shown = [row for row in cells if " 8 tasks" in row[0] and row[-1] in ("better", "worse")]
+    assert shown and not [row for row in shown if line(*row[:2], *row[4:6], row[-1]) not in text]
+    smallest = []
+    with (ROOT / "results" / "field" / "leaderboard.csv").open(encoding="utf-8") as handle:
+        rows = [row for row in csv.DictReader(handle) if row["p"]]
+    for metric in ("validation_loss", "gold_loglikelihood", "score", "score_centred"):
+        p_values = {row["variant"]: float(row["p"]) for row in rows if row["metric"] == metric}
+        assert len(p_values) == 22
+        smallest.append((min(p_values.values()), min(holm(p_values).values())))
+    first, corrected = min(smallest)
+    assert f"{first:.3f}, becomes {corrected:.2f}" in text and all(each > 0.05 for _, each in smallest)
 
 
 def test_the_baselines_of_the_field_are_those_of_the_repetitions_to_the_bit() -> None:
