@@ -82,6 +82,10 @@ def test_no_shipped_file_is_outside_a_known_group() -> None:
         (["seeds=[1,1]"], "each seed once"),
         (["seeds=[-1]"], "whole numbers from 0"),
         (["arms=[hot]"], "unknown arm"),
+        (
+            ["arms.hot.training.steps=3"],
+            "arms.hot: an arm's fields stand in the suite's file; expected arms=[NAME]",
+        ),
         (["data.kind=wrld"], "did you mean 'world'"),
         (["steps"], "expected key=value"),
         (["evaluation.limit=0"], "evaluation.limit"),

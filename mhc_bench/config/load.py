@@ -158,6 +158,10 @@ def _arms(arms: object, chosen: object) -> dict[str, Any]:
     known = as_mapping("arms", arms)
     if chosen == {}:
         return known
+    if isinstance(chosen, dict):
+        raise UsageError(
+            f"arms.{next(iter(chosen))}: an arm's fields stand in the suite's file; expected arms=[NAME]"
+        )
     names = [str(name) for name in chosen] if isinstance(chosen, list) else [str(chosen)]
     return {choose("arm", name, known): known[name] for name in names}
 
