@@ -39,7 +39,8 @@ def parameters(kind: str, n: int, width: int, size: float = 1.0) -> list[Tensor]
     sizes = (n, n, n * n)
     if kind == "hc":
         shapes: list[tuple[int, ...]] = [(2 + n, width), (n,), (n,), (n, n), (1,), (1,)]
-        return [drawn(*shape, seed=1 + k) for k, shape in enumerate(shapes)]
+        weight, *others = (drawn(*shape, seed=1 + k) for k, shape in enumerate(shapes))
+        return [weight * size / width**0.5, *others]
     phi = [drawn(k, n * width, seed=k) / (n * width) ** 0.5 for k in sizes]
     bias = [size * drawn(k, seed=7 + place) for place, k in enumerate(sizes)]
     return [*phi, *bias, *(torch.full((1,), size, dtype=torch.float64) for _ in sizes)]
@@ -72,7 +73,15 @@ def with_gradients(name: str, given: list[Tensor]) -> list[Tensor]:
 
 @pytest.mark.parametrize(
     ("n", "lead", "width", "size"),
-    [(1, (1, 1), 5, 1.0), (3, (2, 17), 12, 16.0), (4, (3, 11), 40, 1.0), (8, (1, 19), 9, 0.01)],
+    [
+        (1, (1, 1), 5, 1.0),
+        (3, (2, 17), 12, 16.0),
+        (4, (3, 11), 40, 1.0),
+        (8, (1, 19), 9, 0.01),
+        # over 4 MiB of streams, which are stored past the caches, in whole vectors and not
+        (4, (2, 520), 256, 1.0),
+        (4, (1, 1100), 243, 1.0),
+    ],
 )
 @KINDS
 def test_values_and_gradients_are_the_oracles(
@@ -128,10 +137,11 @@ def test_what_is_not_a_number_is_never_repaired(bad: float) -> None:
         assert broken.sum() == 1  # the other tokens know nothing of it
 
 
+@pytest.mark.parametrize("width", [16, 256])
 @KINDS
-def test_the_same_bits_again_with_more_threads_and_from_any_layout(kind: str) -> None:
+def test_the_same_bits_again_with_more_threads_and_from_any_layout(kind: str, width: int) -> None:
     tokens = 1100  # three parts
-    given = [drawn(1, tokens, 4, 16, seed=0), *parameters(kind, 4, 16)]
+    given = [drawn(1, tokens, 4, width, seed=0), *parameters(kind, 4, width)]
     given = [each.float() for each in given]
     first = with_gradients("compiled", given)
     before = torch.get_num_threads()

@@ -13,8 +13,8 @@ import torch
 
 from mhc_bench.bench.ops import REFERENCE, Cell, OpsGrid, measure_problem, problems, resolved
 from mhc_bench.bench.origin import Origin, origin_of
-from mhc_bench.bench.step import threads
 from mhc_bench.bench.table import table
+from mhc_bench.processor import processor
 
 WIDTH = 110
 """Of lines that are wrapped."""
@@ -76,7 +76,7 @@ def run_bench_ops(
     asked = list(problems(full))
     minutes = len(asked) * full.seconds / 60
     progress(f"{len(asked)} operations and sizes on the {full.device}, about {minutes:.0f} min at most")
-    with threads(full.threads):
+    with processor(full.threads):
         for place, problem in enumerate(asked, start=1):
             name = f"{problem.variant} {problem.operation}".strip()
             size = f"{problem.tokens} tokens, C {problem.width}, n {problem.streams}"

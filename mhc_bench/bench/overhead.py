@@ -13,12 +13,13 @@ import lightning as L
 import numpy as np
 
 from mhc_bench.bench.handloop import HandLoop
-from mhc_bench.bench.step import BASELINE, threads
+from mhc_bench.bench.step import BASELINE
 from mhc_bench.bench.timing import Interval, median_interval
 from mhc_bench.config import RunConfig, VariantConfig
 from mhc_bench.data import open_source
 from mhc_bench.data.module import TokenData
 from mhc_bench.errors import RunError
+from mhc_bench.processor import processor
 from mhc_bench.training.clock import Clock
 from mhc_bench.training.fitting import lightning_quiet, make_trainer
 from mhc_bench.training.module import ResidualTraining
@@ -106,7 +107,7 @@ def measure_overhead(config: RunConfig, chunks: int = MOST_CHUNKS, chunk: int | 
     # one step more than the last chunk: what the end of a run costs belongs to no chunk
     steps = (chunks + 1) * size + 1
     run = _plain(config, steps)
-    with threads(run.hardware.threads), tempfile.TemporaryDirectory() as folder, lightning_quiet():
+    with processor(run.hardware.threads), tempfile.TemporaryDirectory() as folder, lightning_quiet():
         return _measure(run, Path(folder), size)
 
 

@@ -12,11 +12,12 @@ from mhc_bench.bench.floor import GOAL_LEVEL
 from mhc_bench.bench.origin import Origin, origin_of
 from mhc_bench.bench.overhead import Overhead, affordable_chunks, chunk_steps, measure_overhead
 from mhc_bench.bench.profiling import StepProfile, profile_steps
-from mhc_bench.bench.step import BATCHES, StepReport, measure_steps, threads
+from mhc_bench.bench.step import BATCHES, StepReport, measure_steps
 from mhc_bench.bench.subject import bench_device, one_rank, subjects
 from mhc_bench.bench.table import table
 from mhc_bench.bench.traffic import LEVELS
 from mhc_bench.config import RunConfig
+from mhc_bench.processor import processor
 
 SCHEMA = "mhc-bench/step/2"
 OPERATORS = 12
@@ -81,12 +82,12 @@ def run_bench_step(
 
 
 def _kept(configs: Sequence[RunConfig]) -> list[KeptActivations]:
-    with threads(configs[0].hardware.threads), one_rank(configs):
+    with processor(configs[0].hardware.threads), one_rank(configs):
         return kept_activations(configs)
 
 
 def _profiles(configs: Sequence[RunConfig]) -> dict[str, StepProfile]:
-    with threads(configs[0].hardware.threads), one_rank(configs):
+    with processor(configs[0].hardware.threads), one_rank(configs):
         made = subjects(configs, BATCHES)
         for subject in made:
             subject.step()

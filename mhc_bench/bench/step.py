@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -20,6 +19,7 @@ from mhc_bench.bench.rates import MachineRates, gpu_name, measure_rates
 from mhc_bench.bench.subject import StepSubject, one_rank, subjects
 from mhc_bench.bench.timing import Interval, Quantiles, interleave, median_interval, quantiles
 from mhc_bench.config import RunConfig
+from mhc_bench.processor import processor
 
 BASELINE = "baseline"
 BATCHES = 8
@@ -106,7 +106,7 @@ def measure_steps(
     Raises:
         UsageError: the configurations do not belong together.
     """
-    with threads(configs[0].hardware.threads if configs else 1), one_rank(configs):
+    with processor(configs[0].hardware.threads if configs else 1), one_rank(configs):
         measured = subjects(configs, BATCHES)
         device, bf16 = measured[0].device, configs[0].training.precision == "bf16"
         rates = measure_rates(device, torch.bfloat16 if bf16 else torch.float32)
@@ -151,17 +151,6 @@ def baseline_index(configs: Sequence[RunConfig]) -> int:
     """Which of `configs` the others are compared with."""
     connections = [config.variant.connection for config in configs]
     return connections.index(BASELINE) if BASELINE in connections else 0
-
-
-@contextlib.contextmanager
-def threads(count: int) -> Iterator[None]:
-    """Compute with `count` CPU threads inside."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def _variant(

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +27,7 @@ from mhc_bench.files import write_json, write_text
 from mhc_bench.model import load_model
 from mhc_bench.model.quiet import quiet_transformers
 from mhc_bench.model.saving import FINAL
+from mhc_bench.processor import processor
 from mhc_bench.resources import tasks_dir
 
 PROGRESS_FILE = "progress.json"
@@ -58,7 +57,7 @@ def evaluate(
         raise UsageError(f"suite {config.suite} names no evaluation tasks: give evaluation.tasks=[...]")
     check_runnable(config.evaluation.tasks)
     folder = final_model(run_dir)
-    with _threads(config.hardware.threads), joined() as ranks:
+    with processor(config.hardware.threads), joined() as ranks:
         own, summary = _load(folder, config, ranks), None
         if ranks.first:
             outcome = _ask(own, config, ranks, _Reporter(run_dir, on_progress))
@@ -91,17 +90,6 @@ def _ask(own: LM, config: RunConfig, ranks: Ranks, reporter: _Reporter) -> Outco
             )
     finally:
         reporter.close()
-
-
-@contextlib.contextmanager
-def _threads(wanted: int) -> Iterator[None]:
-    """torch's threads, as many as the run's hardware has for each process."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(wanted)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def final_model(run_dir: Path) -> Path:

@@ -28,6 +28,7 @@ from mhc_bench.data.module import BatchPlan, TokenData
 from mhc_bench.data.source import TokenSource
 from mhc_bench.errors import RunError, StoppedError
 from mhc_bench.model import count_parameters, flops_per_token, save_model, use_operations, weight_digest
+from mhc_bench.processor import processor
 from mhc_bench.stopping import StopNotice
 from mhc_bench.training.balancing import ExpertBalancing
 from mhc_bench.training.checkpoints import (
@@ -125,15 +126,12 @@ def prepare(config: RunConfig, source: TokenSource, run_dir: Path, quiet: bool) 
 
 def train_rank(config: RunConfig, source: TokenSource, run_dir: Path, quiet: bool) -> None:
     """One rank's part of a run, start to end."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(config.hardware.threads)
-    with lightning_quiet():
+    with processor(config.hardware.threads), lightning_quiet():
         L.seed_everything(config.seed, verbose=False)
         try:
             with StopNotice() as notice:
                 _train(config, source, run_dir, quiet, notice)
         finally:
-            torch.set_num_threads(threads)
             if dist.is_initialized() and not launched():
                 dist.destroy_process_group()
 

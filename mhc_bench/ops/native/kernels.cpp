@@ -29,7 +29,8 @@ struct Call {
 
 namespace {
 
-constexpr int64_t AHEAD = 32;  // columns
+constexpr int64_t LINE = 64 / sizeof(S), AHEAD = 2 * LINE;
+constexpr int64_t LEAST_PAST = 4 << 20;  // bytes
 constexpr int64_t LEAST_PART = 512, MOST_PARTS = 16;
 
 int64_t part_count(int64_t tokens) {
@@ -45,6 +46,7 @@ void over_blocks(const Call& call, Work work) {
         for (int64_t part = thread; part < parts; part += threads)
             for (int64_t block = part * blocks / parts; block < (part + 1) * blocks / parts; ++block)
                 work(part, block * BLOCK, int(std::min<int64_t>(BLOCK, call.tokens - block * BLOCK)));
+        drain();
     };
     std::vector<std::thread> others;
     for (int64_t thread = 1; thread < threads; ++thread) others.emplace_back(run, thread);
@@ -52,14 +54,32 @@ void over_blocks(const Call& call, Work work) {
     for (auto& other : others) other.join();
 }
 
+// Whether what is made for later is stored past the caches: streams that would not stay there, in whole vectors.
+struct Past {
+    bool whole;
+
+    explicit Past(const Call& call)
+        : whole(call.tokens * n * call.width * int64_t(sizeof(S)) >= LEAST_PAST && call.width % SPAN == 0) {
+        for (const S* to : {call.stream, call.to_stream, call.to_source, call.to_update})
+            whole = whole && reinterpret_cast<uintptr_t>(to) % sizeof(Wide) == 0;
+    }
+
+    template <class Work>
+    void operator()(Work work) const {
+        whole ? work(std::true_type{}) : work(std::false_type{});
+    }
+};
+
+template <bool PAST>
 void write_block(const Call& call, int64_t first, int tokens) {
     const int64_t C = call.width;
     for (int64_t t = first; t < first + tokens; ++t)
-        write_token(call.source + t * n * C, call.update + t * C, call.write_post + t * n,
-                    call.write_res + t * n * n, call.stream + t * n * C, C);
+        write_token<PAST>(call.source + t * n * C, call.update + t * C, call.write_post + t * n,
+                          call.write_res + t * n * n, call.stream + t * n * C, C);
 }
 
 // `grad`: of the written streams of this block
+template <bool PAST>
 void write_block_backward(const Call& call, int64_t first, int tokens, const S* grad) {
     const int64_t C = call.width;
     for (int64_t t = first; t < first + tokens; ++t, grad += n * C) {
@@ -68,8 +88,8 @@ void write_block_backward(const Call& call, int64_t first, int tokens, const S* 
         int i = 0;
         for (; i + 2 <= n; i += 2) write_token_maps<2>(grad, x, update, to_post, to_res, C, i);
         if (i < n) write_token_maps<1>(grad, x, update, to_post, to_res, C, i);
-        write_token_inputs(grad, call.write_post + t * n, call.write_res + t * n * n, call.to_source + t * n * C,
-                           call.to_update + t * C, C);
+        write_token_inputs<PAST>(grad, call.write_post + t * n, call.write_res + t * n * n,
+                                 call.to_source + t * n * C, call.to_update + t * C, C);
     }
 }
 
@@ -89,17 +109,22 @@ template <class Kind>
 constexpr int SEEN = Kind::ROWS * Kind::ENTRIES;  // projections of one token
 
 template <class Kind>
-void read_block(const Call& call, const Kind& kind, const V* weight, Scratch& scratch, int64_t first, int tokens) {
+void read_block(const Call& call, const Kind& kind, const typename Columns<Kind>::Vector* weight, Scratch& scratch,
+                int64_t first, int tokens) {
     constexpr int ROWS = Kind::ROWS, ENTRIES = Kind::ENTRIES, VECTORS = Columns<Kind>::VECTORS;
     const int64_t C = call.width, stride = row_width<Kind>(C);
     const S* x = call.stream + first * n * C;
-    V raw[BLOCK * ROWS * VECTORS];
+    // first, as it takes the streams from memory in their order
+    S* inverse = call.inverse + first * ROWS;
+    int r = 0;
+    for (; r + 4 <= tokens * ROWS; r += 4) squares<4>(x + r * stride, stride, inverse + r);
+    for (; r < tokens * ROWS; ++r) squares<1>(x + r * stride, stride, inverse + r);
+    for (r = 0; r < tokens * ROWS; ++r) inverse[r] = S(1) / std::sqrt(inverse[r] / stride + S(call.epsilon));
+    typename Columns<Kind>::Vector raw[BLOCK * ROWS * VECTORS];
     project<VECTORS>(x, tokens * ROWS, stride, weight, raw);
-    for (int64_t r = 0; r < tokens * ROWS; ++r) {
-        const S inverse = S(1) / std::sqrt(squares(x + r * stride, stride) / stride + S(call.epsilon));
-        call.inverse[first * ROWS + r] = inverse;
+    for (r = 0; r < tokens * ROWS; ++r) {
         const S* row = reinterpret_cast<const S*>(raw + r * VECTORS);
-        for (int k = 0; k < ENTRIES; ++k) call.normalised[(first * ROWS + r) * ENTRIES + k] = row[k] * inverse;
+        for (int k = 0; k < ENTRIES; ++k) call.normalised[(first * ROWS + r) * ENTRIES + k] = row[k] * inverse[r];
     }
     for (int64_t t = first; t < first + tokens; t += LANES) {
         const int count = int(std::min<int64_t>(LANES, first + tokens - t));
@@ -169,55 +194,58 @@ void maps_backward(const Call& call, const Kind& kind, Scratch& scratch, int64_t
     }
 }
 
-// Of WIDE vectors of columns from column c of stream j, `count` columns in each: the gradient of the block's
+// Of ACROSS vectors of columns from column c of stream j, `count` columns in each: the gradient of the block's
 // streams, `to`, and what the block adds to that of the weight.
-template <class Kind, int WIDE>
-INLINE void columns_backward(const Call& call, const V* weight, int64_t first, int tokens,
-                             const Coefficients<Kind>& found, V* grad_weight, S* to, int j, int64_t c, int64_t count) {
-    constexpr int ENTRIES = Kind::ENTRIES, TILE = 4;
+template <class Kind, bool PAST, int ACROSS>
+INLINE void columns_backward(const Call& call, const Wide* weight, int64_t first, int tokens,
+                             const Coefficients<Kind>& found, Wide* grad_weight, S* to, int j, int64_t c,
+                             int64_t count) {
+    constexpr int ENTRIES = Kind::ENTRIES, TILE = REGISTERS / 4;
     const int64_t C = call.width, row = Kind::WHOLE ? 0 : j;
     const S* raw = found.raw + row * ENTRIES;
     // a row's next columns: rows lie too far apart for the processor to fetch them by itself
-    for (int t = 0; t < tokens; ++t) {
-        if (call.grad_stream) __builtin_prefetch(call.grad_stream + ((first + t) * n + j) * C + c + AHEAD);
-        __builtin_prefetch(to + (t * n + j) * C + c + AHEAD, 1);
-    }
-    const Slice<WIDE> x(call.stream + (first * n + j) * C + c, n * C, tokens, count);
-    add_outer<ENTRIES, WIDE>(x, raw, SEEN<Kind>, tokens, grad_weight);
-    auto finish = [&](int t, const V* totals) INLINE_LAMBDA {
-        for (int w = 0; w < WIDE; ++w) {
-            const int64_t at = c + w * LANES;
-            V total = totals[w] + found.radial[t * Kind::ROWS + row] * x.seen[t][w];
-            if (call.grad_stream) total += load(call.grad_stream + ((first + t) * n + j) * C + at, count);
-            if (call.grad_hidden) total += found.pre[t * n + j] * load(call.grad_hidden + (first + t) * C + at, count);
-            store(to + (t * n + j) * C + at, total, count);
+    for (int t = 0; t < tokens; ++t)
+        for (int64_t next = c + AHEAD; next < c + AHEAD + ACROSS * SPAN; next += LINE) {
+            if (call.grad_stream) __builtin_prefetch(call.grad_stream + ((first + t) * n + j) * C + next);
+            if (!PAST) __builtin_prefetch(to + (t * n + j) * C + next, 1);
+        }
+    const Slice<ACROSS> x(call.stream + (first * n + j) * C + c, n * C, tokens, count);
+    add_outer<ENTRIES, ACROSS>(x, raw, SEEN<Kind>, tokens, grad_weight);
+    auto finish = [&](int t, const Wide* totals) INLINE_LAMBDA {
+        for (int w = 0; w < ACROSS; ++w) {
+            const int64_t at = c + w * SPAN;
+            Wide total = totals[w] + found.radial[t * Kind::ROWS + row] * x.seen[t][w];
+            if (call.grad_stream) total += load<Wide>(call.grad_stream + ((first + t) * n + j) * C + at, count);
+            if (call.grad_hidden)
+                total += found.pre[t * n + j] * load<Wide>(call.grad_hidden + (first + t) * C + at, count);
+            put<PAST>(to + (t * n + j) * C + at, total, count);
         }
     };
     int t = 0;
     for (; t + TILE <= tokens; t += TILE) {
-        V totals[TILE][WIDE]{};
-        add_rows<ENTRIES, WIDE, TILE>(raw + t * SEEN<Kind>, SEEN<Kind>, weight, totals);
+        Wide totals[TILE][ACROSS]{};
+        add_rows<ENTRIES, ACROSS, TILE>(raw + t * SEEN<Kind>, SEEN<Kind>, weight, totals);
         for (int k = 0; k < TILE; ++k) finish(t + k, totals[k]);
     }
     for (; t < tokens; ++t) {
-        V totals[1][WIDE]{};
-        add_rows<ENTRIES, WIDE, 1>(raw + t * SEEN<Kind>, SEEN<Kind>, weight, totals);
+        Wide totals[1][ACROSS]{};
+        add_rows<ENTRIES, ACROSS, 1>(raw + t * SEEN<Kind>, SEEN<Kind>, weight, totals);
         finish(t, totals[0]);
     }
 }
 
-template <class Kind>
+template <class Kind, bool PAST>
 void streams_backward(const Call& call, Panels<Kind>& weight, int64_t first, int tokens,
                       const Coefficients<Kind>& found, Panels<Kind>& grad_weight, S* to) {
     const int64_t C = call.width;
     for (int j = 0; j < n; ++j) {
         int64_t c = 0;
-        for (; c + 2 * LANES <= C; c += 2 * LANES)
-            columns_backward<Kind, 2>(call, weight.at(j, c / LANES), first, tokens, found,
-                                      grad_weight.at(j, c / LANES), to, j, c, LANES);
-        for (; c < C; c += LANES)
-            columns_backward<Kind, 1>(call, weight.at(j, c / LANES), first, tokens, found,
-                                      grad_weight.at(j, c / LANES), to, j, c, std::min<int64_t>(LANES, C - c));
+        for (; c + 2 * SPAN <= C; c += 2 * SPAN)
+            columns_backward<Kind, PAST, 2>(call, weight.at(j, c / SPAN), first, tokens, found,
+                                            grad_weight.at(j, c / SPAN), to, j, c, SPAN);
+        for (; c < C; c += SPAN)
+            columns_backward<Kind, PAST, 1>(call, weight.at(j, c / SPAN), first, tokens, found,
+                                            grad_weight.at(j, c / SPAN), to, j, c, std::min<int64_t>(SPAN, C - c));
     }
 }
 
@@ -228,7 +256,7 @@ void parameters_backward(const Call& call, std::vector<Sums<Kind>>& parts) {
             parts[0].weight.values[k] += parts[part].weight.values[k];
         for (int k = 0; k < Kind::SUMS; ++k) parts[0].others[k] += parts[part].others[k];
     }
-    parts[0].weight.each([&](V& panel, int k, int64_t column, int64_t count) {
+    parts[0].weight.each([&](Wide& panel, int k, int64_t column, int64_t count) {
         store(Kind::weight(call.to_parameters, k, row_width<Kind>(call.width)) + column, panel, count);
     });
     S others[Kind::SUMS];
@@ -255,7 +283,7 @@ void read(const Call& call) {
     const Columns<Kind> weight(call.parameters, call.width);
     Scratches scratches(call);
     over_blocks(call, [&](int64_t part, int64_t first, int tokens) {
-        if (call.source) write_block(call, first, tokens);
+        if (call.source) write_block<false>(call, first, tokens);
         read_block(call, kind, weight.values.data(), scratches.parts[part], first, tokens);
     });
 }
@@ -268,12 +296,19 @@ void read_backward(const Call& call) {
     std::vector<Sums<Kind>> sums(part_count(call.tokens), Sums<Kind>(call.width));
     const int64_t written = call.source ? BLOCK * n * call.width : 0;
     std::vector<S> grads(written * sums.size());
+    const Past past{call};
     over_blocks(call, [&](int64_t part, int64_t first, int tokens) {
         Coefficients<Kind> found;
         maps_backward(call, kind, scratches.parts[part], first, tokens, found, sums[part].others);
-        S* to = call.source ? grads.data() + part * written : call.to_stream + first * n * call.width;
-        streams_backward(call, weight, first, tokens, found, sums[part].weight, to);
-        if (call.source) write_block_backward(call, first, tokens, to);
+        auto& weight_sums = sums[part].weight;
+        if (call.source) {
+            S* grad = grads.data() + part * written;
+            streams_backward<Kind, false>(call, weight, first, tokens, found, weight_sums, grad);
+            past([&](auto is) { write_block_backward<is>(call, first, tokens, grad); });
+        } else {
+            S* to = call.to_stream + first * n * call.width;
+            past([&](auto is) { streams_backward<Kind, is>(call, weight, first, tokens, found, weight_sums, to); });
+        }
     });
     parameters_backward(call, sums);
 }
@@ -286,11 +321,16 @@ void mhc_read_backward(const Call* call) { read_backward<Mhc>(*call); }
 void hc_read(const Call* call) { read<Hc>(*call); }
 void hc_read_backward(const Call* call) { read_backward<Hc>(*call); }
 void write_streams(const Call* call) {
-    over_blocks(*call, [&](int64_t, int64_t first, int tokens) { write_block(*call, first, tokens); });
+    const Past past{*call};
+    over_blocks(*call, [&](int64_t, int64_t first, int tokens) {
+        past([&](auto is) { write_block<is>(*call, first, tokens); });
+    });
 }
 void write_streams_backward(const Call* call) {
+    const Past past{*call};
     over_blocks(*call, [&](int64_t, int64_t first, int tokens) {
-        write_block_backward(*call, first, tokens, call->grad_stream + first * n * call->width);
+        const S* grad = call->grad_stream + first * n * call->width;
+        past([&](auto is) { write_block_backward<is>(*call, first, tokens, grad); });
     });
 }
 }

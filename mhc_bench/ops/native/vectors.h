@@ -4,6 +4,9 @@
 #include <cstdint>
 #include <cstring>
 #include <type_traits>
+#ifdef __SSE2__
+#include <immintrin.h>
+#endif
 
 #define INLINE inline __attribute__((always_inline))
 #define INLINE_LAMBDA __attribute__((always_inline))
@@ -14,19 +17,53 @@ constexpr int LANES = 8;
 typedef S V __attribute__((vector_size(LANES * sizeof(S))));
 typedef Bits Mask __attribute__((vector_size(LANES * sizeof(S))));
 
+// Where nothing is summed over its lanes a vector may be as wide as the processor's registers: no bit depends on it.
+#ifdef __AVX512F__
+constexpr int SPAN = 64 / sizeof(S), REGISTERS = 32;
+#else
+constexpr int SPAN = LANES, REGISTERS = 16;
+#endif
+typedef S Wide __attribute__((vector_size(SPAN * sizeof(S))));
+
 INLINE V splat(S value) { return V{} + value; }
 
+template <class Vector>
+constexpr int lanes = sizeof(Vector) / sizeof(S);
+
 // `count` of a vector's numbers, from or to memory of any alignment; the rest is 0 or left alone.
-INLINE V load(const S* from, int64_t count = LANES) {
-    V value{};
-    if (count == LANES) std::memcpy(&value, from, sizeof(V));
+template <class Vector = V>
+INLINE Vector load(const S* from, int64_t count = lanes<Vector>) {
+    Vector value{};
+    if (count == lanes<Vector>) std::memcpy(&value, from, sizeof(Vector));
     else std::memcpy(&value, from, count * sizeof(S));
     return value;
 }
 
-INLINE void store(S* to, V value, int64_t count = LANES) {
-    if (count == LANES) std::memcpy(to, &value, sizeof(V));
+template <class Vector>
+INLINE void store(S* to, Vector value, int64_t count = lanes<Vector>) {
+    if (count == lanes<Vector>) std::memcpy(to, &value, sizeof(Vector));
     else std::memcpy(to, &value, count * sizeof(S));
+}
+
+// Past the caches, where the processor can: memory that is written whole needs not be read first, and what is read
+// soon is not driven out. `to` is aligned to a vector. Seen by other threads after `drain`.
+INLINE void store_past(S* to, Wide value) {
+#if defined(__AVX512F__)
+    _mm512_stream_si512(reinterpret_cast<__m512i*>(to), reinterpret_cast<__m512i>(value));
+#elif defined(__AVX__)
+    __m256i halves[sizeof(Wide) / sizeof(__m256i)];
+    std::memcpy(halves, &value, sizeof(Wide));
+    for (size_t h = 0; h < sizeof(Wide) / sizeof(__m256i); ++h)
+        _mm256_stream_si256(reinterpret_cast<__m256i*>(to) + h, halves[h]);
+#else
+    store(to, value);
+#endif
+}
+
+INLINE void drain() {
+#ifdef __SSE2__
+    _mm_sfence();
+#endif
 }
 
 INLINE S sum(V v) { return ((v[0] + v[4]) + (v[2] + v[6])) + ((v[1] + v[5]) + (v[3] + v[7])); }
