@@ -203,15 +203,16 @@ INLINE void columns_backward(const Call& call, const Wide* weight, int64_t first
     constexpr int ENTRIES = Kind::ENTRIES, TILE = REGISTERS / 4;
     const int64_t C = call.width, row = Kind::WHOLE ? 0 : j;
     const S* raw = found.raw + row * ENTRIES;
-    // a row's next columns: rows lie too far apart for the processor to fetch them by itself
-    for (int t = 0; t < tokens; ++t)
-        for (int64_t next = c + AHEAD; next < c + AHEAD + ACROSS * SPAN; next += LINE) {
-            if (call.grad_stream) __builtin_prefetch(call.grad_stream + ((first + t) * n + j) * C + next);
-            if (!PAST) __builtin_prefetch(to + (t * n + j) * C + next, 1);
-        }
     const Slice<ACROSS> x(call.stream + (first * n + j) * C + c, n * C, tokens, count);
     add_outer<ENTRIES, ACROSS>(x, raw, SEEN<Kind>, tokens, grad_weight);
     auto finish = [&](int t, const Wide* totals) INLINE_LAMBDA {
+        // the row's next columns, and the next block's: too far apart for the processor to fetch them by itself
+        const int64_t row_at = ((first + t) * n + j) * C + c;
+        for (int64_t line = 0; line < ACROSS * SPAN; line += LINE) {
+            if (call.grad_stream) __builtin_prefetch(call.grad_stream + row_at + AHEAD + line);
+            if (!PAST) __builtin_prefetch(to + (t * n + j) * C + c + AHEAD + line, 1);
+            __builtin_prefetch(call.stream + row_at + BLOCK * n * C + line, 0, 2);
+        }
         for (int w = 0; w < ACROSS; ++w) {
             const int64_t at = c + w * SPAN;
             Wide total = totals[w] + found.radial[t * Kind::ROWS + row] * x.seen[t][w];
