@@ -28,6 +28,10 @@ GOAL = 1.3
 """The overhead that is aimed for on a GPU, over its floor."""
 
 
+SETTLING_STEPS = 8
+"""Of each variant before a profile: the first ones touch memory that the process has not had before."""
+
+
 @dataclass(frozen=True)
 class BenchStepReport:
     """Figures of one suite's step on this machine."""
@@ -89,8 +93,9 @@ def _kept(configs: Sequence[RunConfig]) -> list[KeptActivations]:
 def _profiles(configs: Sequence[RunConfig]) -> dict[str, StepProfile]:
     with processor(configs[0].hardware.threads), one_rank(configs):
         made = subjects(configs, BATCHES)
-        for subject in made:
-            subject.step()
+        for _ in range(SETTLING_STEPS):
+            for subject in made:
+                subject.step()
         return {subject.name: profile_steps(subject.step, subject.device) for subject in made}
 
 
