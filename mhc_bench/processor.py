@@ -32,8 +32,10 @@ def keep_freed_memory() -> bool:
     """Let the C library keep the memory of freed tensors of up to 32 MiB for the next ones.
 
     By default glibc gives large blocks back to the system, which hands them out again page by page, zeroed:
-    a tenth of a residual connection's time on a CPU. Whether the library could be asked; where it is not
-    glibc nothing changes.
+    at C = 256 about an eighth of what mHC adds to a step on a CPU.
+
+    Returns:
+        Whether the library could be asked; where it is not glibc nothing changes.
     """
     if not sys.platform.startswith("linux"):
         return False
