@@ -18,8 +18,13 @@ ROWS, TIME = 2, 5
 def connection(
     variant: str | type[ResidualConnection], *, index: int = 1, depth: int = 4, seed: int = 0, **options: Any
 ) -> Any:
-    """A connection in float64 whose parameters are all random: start values plus noise of their own size."""
-    made = build(variant, width=WIDTH, depth=depth, index=index, **options).double()
+    """A connection in float64 whose parameters are all random: start values plus noise of their own size.
+
+    The same each time, whatever was drawn before.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed + 17 * index)
+        made = build(variant, width=WIDTH, depth=depth, index=index, **options).double()
     generator = torch.Generator().manual_seed(seed + 17 * index)
     with torch.no_grad():
         for parameter in made.parameters():
