@@ -100,7 +100,7 @@ struct Slice {
     }
 };
 
-// grad_weight[k] += sum over tokens of coefficients[token][k] x[token], twelve vectors at a time.
+// grad_weight[k] += sum over tokens of coefficients[token][k] x[token], in three quarters of the registers.
 template <int ENTRIES, int ACROSS, int FIRST = 0>
 INLINE void add_outer(const Slice<ACROSS>& x, const S* coefficients, int64_t stride, int tokens, Wide* grad_weight) {
     constexpr int MOST = REGISTERS * 3 / 4 / ACROSS, TAKEN = ENTRIES - FIRST < MOST ? ENTRIES - FIRST : MOST;

@@ -18,7 +18,7 @@ INLINE void fetch_next(const S* from, int rows, int64_t width, int64_t c) {
     for (int j = 0; j < rows; ++j) __builtin_prefetch(from + (rows + j) * width + c, WRITTEN);
 }
 
-// Into memory that is `PAST` the caches and made of whole vectors, or into the caches, fetched for the next token.
+// Into memory past the caches, in whole vectors, or into the caches.
 template <bool PAST>
 INLINE void put(S* to, Wide value, int64_t count) {
     if constexpr (PAST) store_past(to, value);
