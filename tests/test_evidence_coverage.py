@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 import math
+from datetime import date
+from importlib.metadata import version
+from pathlib import Path
 
 import pytest
 from evidence_factory import make_record, suite_records
@@ -30,6 +33,19 @@ def test_the_table_has_every_case_for_every_number_of_seeds() -> None:
     assert content["command"] == simulation.COMMAND
     assert content["seed"] == simulation.SEED
     assert set(content["trials"].values()) == {simulation.TRIALS, simulation.CROSSED_TRIALS}
+
+
+def test_the_module_run_as_a_command_writes_a_table_of_the_same_form(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(simulation, "FILE", tmp_path / "coverage.json")
+    monkeypatch.setattr(simulation, "simulate", lambda: KEPT)
+    simulation.main()
+    written, kept = (
+        json.loads(path.read_text(encoding="utf-8")) for path in (tmp_path / "coverage.json", FILE)
+    )
+    today = {"date": date.today().isoformat(), "versions": {name: version(name) for name in kept["versions"]}}
+    assert written == {**kept, **today}
 
 
 @pytest.mark.parametrize("kept", KEPT, ids=lambda share: f"{share.n} seeds: {share.case}")

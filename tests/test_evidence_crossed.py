@@ -91,6 +91,14 @@ def test_items_that_show_no_effect_of_their_own_leave_the_interval_as_it_is() ->
     assert found.new_items == pytest.approx(found.same_items)
 
 
+def test_items_that_vary_just_as_the_rest_does_leave_the_interval_as_it_is() -> None:
+    # seeds +-2, items +-1, rest +-1: both mean squares are 4
+    found = crossed(np.array([[4.0, 0.0], [-2.0, -2.0]]))
+    assert found is not None
+    assert (found.item_error, found.rest_sd) == (0, 2)
+    assert found.new_items == found.same_items
+
+
 def test_averaging_over_more_seeds_reduces_the_seeds_error_and_not_the_items() -> None:
     few = [crossed(drawn(4, 200, 0.1, 0.4, 0.2, key)) for key in range(40)]
     many = [crossed(drawn(64, 200, 0.1, 0.4, 0.2, key)) for key in range(40)]
@@ -128,11 +136,22 @@ def test_nothing_is_claimed_of_one_seed_one_item_or_no_spread() -> None:
     assert crossed(np.tile([0.0, 1.0, 1.0], (3, 1))) is None
     same = crossed(np.zeros((3, 4)))
     assert same is not None and same.new_items == (0, 0)
+    pair = crossed(np.zeros((2, 4)))
+    assert pair is not None and pair.new_items == (0, 0)
     almost = crossed(1.0 + 1e-13 * np.arange(3.0)[:, None] + np.array([-0.5, 0.5]))
     assert almost is None
     assert crossed(1.0 + 1e-11 * np.arange(3.0)[:, None] + np.array([-0.5, 0.5])) is not None
-    with pytest.raises(ValueError, match="finite"):
+    with pytest.raises(ValueError, match="^differences must be finite$"):
         crossed(np.full((2, 2), np.nan))
+
+
+@pytest.mark.parametrize("unit", [1e-13, 1e13])
+def test_intervals_do_not_depend_on_the_unit(unit: float) -> None:
+    d = drawn(4, 7, 0.2, 0.3, 0.5)
+    found, scaled = crossed(d), crossed(unit * d)
+    assert found is not None and scaled is not None
+    assert np.array(scaled.new_items) / unit == pytest.approx(np.array(found.new_items))
+    assert crossed(unit * np.ones((3, 4))) is None
 
 
 def test_the_mean_over_tasks_worked_by_hand() -> None:

@@ -99,6 +99,14 @@ def test_the_detectable_difference_scales_with_the_sd_and_so_do_its_ends() -> No
     assert found.value == pytest.approx(0.5 * 3.26404, rel=1e-5)
     assert (found.low / found.value, found.high / found.value) == pytest.approx((low / 0.5, high / 0.5))
     assert detectable_difference(0.5, 1) is None
+    assert detectable_difference(0.5, 2) is not None
+
+
+@pytest.mark.parametrize("n", [2, 3, 5])
+def test_the_chance_to_show_a_difference_is_that_of_statsmodels(n: int) -> None:
+    for effect in (0.5, 1.5):
+        expected = TTestPower().power(effect, n, alpha=0.025, alternative="larger")
+        assert shown_with(effect, n) == pytest.approx(expected, rel=1e-6)
 
 
 @pytest.mark.parametrize("size", [1, 2, 8])
