@@ -141,7 +141,7 @@ def test_nothing_is_claimed_of_one_seed_one_item_or_no_spread() -> None:
     almost = crossed(1.0 + 1e-13 * np.arange(3.0)[:, None] + np.array([-0.5, 0.5]))
     assert almost is None
     assert crossed(1.0 + 1e-11 * np.arange(3.0)[:, None] + np.array([-0.5, 0.5])) is not None
-    with pytest.raises(ValueError, match="^differences must be finite$"):
+    with pytest.raises(ValueError, match=r"^differences must be finite$"):
         crossed(np.full((2, 2), np.nan))
 
 
