@@ -175,5 +175,6 @@ def test_a_write_and_the_next_read_in_one_are_the_two_in_turn(
 
 def test_a_mixing_matrix_that_is_the_identity_has_no_start_values() -> None:
     made: Any = build("mhc-identity", width=WIDTH, depth=DEPTH, index=1)
-    assert made.initial_mixing().shape == (0,)
-    assert made.initial_mixing().device.type == "cpu"
+    with torch.device("meta"):
+        assert made.initial_mixing().shape == (0,)
+        assert made.initial_mixing().device.type == "cpu"

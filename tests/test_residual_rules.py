@@ -67,6 +67,31 @@ def test_streams_keep_their_precision(name: str, dtype: torch.dtype) -> None:
 
 
 @EVERY
+def test_what_is_computed_lies_where_its_stream_does_whatever_the_defaults(name: str) -> None:
+    connections = [build(name, **{**PLACE, "index": index}) for index in range(PLACE["depth"])]
+    start = hidden(dtype=torch.float32)
+
+    def computed() -> list[Tensor]:
+        stream, found = connections[0].expand(start), []
+        for made in connections:
+            read, carry = made.read(stream)
+            found += [read, *carry, *(made.maps(stream) or ())]
+            stream = made.write(stream, torch.tanh(read), carry)
+        return [each for each in [*found, connections[-1].collapse(stream)] if isinstance(each, Tensor)]
+
+    expected = computed()
+    torch.set_default_dtype(torch.float64)
+    try:
+        with torch.device("meta"):
+            found = computed()
+    finally:
+        torch.set_default_dtype(torch.float32)
+    for each, same in zip(found, expected, strict=True):
+        assert (each.device.type, each.dtype) == ("cpu", same.dtype)
+        assert torch.equal(each, same)
+
+
+@EVERY
 def test_parameters_are_fp32_in_a_model_of_any_precision(name: str) -> None:
     torch.set_default_dtype(torch.float64)
     try:
