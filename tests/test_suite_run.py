@@ -6,9 +6,14 @@ import json
 from pathlib import Path
 
 import pytest
+from rich.console import Console
+from tiny_runs import tiny_run
 
 from mhc_bench import cli
+from mhc_bench.config import RunConfig
 from mhc_bench.evidence import read_record, read_records
+from mhc_bench.suite import cost
+from mhc_bench.suite.cost import cost_file, measure_missing_costs, read_step_time
 from mhc_bench.suite.runner import visible_devices
 
 TINY = ["training.steps=4", "training.validate_every=2", "training.probe_every=2", "evaluation.limit=2"]
@@ -136,3 +141,54 @@ def test_publishing_over_another_record_is_refused(finished: Path, tmp_path: Pat
     words = ["run", "smoke", *TINY, "--runs", str(finished / "runs"), "--records", str(tmp_path)]
     assert cli.main(words) == 1
     assert target.read_text() == "{}"
+
+
+@pytest.fixture
+def measured(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
+    """The variants of each measurement of step times; none is made."""
+    found: list[list[str]] = []
+
+    def measure(runs: list[RunConfig]) -> dict[str, dict[str, int]]:
+        found.append([run.variant_name for run in runs])
+        return {run.variant_name: {"n": len(found)} for run in runs}
+
+    monkeypatch.setattr(cost, "_measure", measure)
+    return found
+
+
+def measure_costs(root: Path, *variants: str) -> dict[str, object]:
+    """By variant, which measurement its step time comes from after those that were missing were made."""
+    runs = [tiny_run(Path("corpus"), variant) for variant in variants]
+    measure_missing_costs(runs, root, Console(quiet=True))
+    folder = cost_file(root, runs[0]).parent
+    return {run.variant_name: (read_step_time(folder, run) or {}).get("n") for run in runs}
+
+
+def test_a_variant_added_later_gets_its_step_cost(tmp_path: Path, measured: list[list[str]]) -> None:
+    assert measure_costs(tmp_path, "baseline", "mhc") == {"baseline": 1, "mhc": 1}
+    assert measure_costs(tmp_path, "baseline", "mhc") == {"baseline": 1, "mhc": 1}
+    assert measure_costs(tmp_path, "baseline", "hc") == {"baseline": 2, "hc": 2}
+    assert measure_costs(tmp_path, "mhc") == {"mhc": 1}
+    assert measured == [["baseline", "mhc"], ["baseline", "hc"]]
+
+
+def test_variants_without_a_baseline_leave_its_step_cost_to_be_measured(
+    tmp_path: Path, measured: list[list[str]]
+) -> None:
+    assert measure_costs(tmp_path, "hc") == {"hc": None}
+    assert not list(tmp_path.rglob("cost-*.json"))
+    assert measure_costs(tmp_path, "baseline", "hc") == {"baseline": 1, "hc": 1}
+
+
+def test_the_variants_of_every_arm_get_the_step_costs_of_their_shape(
+    tmp_path: Path, measured: list[list[str]]
+) -> None:
+    arms = [
+        tiny_run(Path("corpus"), variant, optimizer__learning_rate=rate)
+        for rate in (1e-2, 1e-3)
+        for variant in ("baseline", "hc")
+    ]
+    measure_missing_costs(arms[:2], tmp_path, Console(quiet=True))
+    measure_missing_costs(arms, tmp_path, Console(quiet=True))
+    assert measured == [["baseline", "hc"]] * 2
+    assert [read_step_time(cost_file(tmp_path, run).parent, run) for run in arms] == [{"n": 2}] * 4

@@ -33,20 +33,25 @@ def read_step_time(protocol_folder: Path, run: RunConfig) -> dict[str, Any] | No
 
 
 def measure_missing_costs(runs: list[RunConfig], root: Path, console: Console) -> None:
-    """Measure each shape of step that has no times yet; arms that differ in the optimizer's values share one.
+    """Measure each shape of step that lacks a variant's times; arms with other optimizer values share one.
 
-    Runs over several processes are left out: their steps cannot be taken alternately in one.
+    All variants of a shape are measured anew where one is missing, since a time means something beside the
+    baseline of the same process alone. Times of variants that are not among `runs` stay: each holds the rate
+    of the baseline that it was measured beside.
+
+    Left out are runs over several processes, whose steps cannot be taken alternately in one, and shapes
+    without a baseline to compare with.
     """
     if any(run.hardware.devices * run.hardware.nodes > 1 for run in runs):
         return
     for group in _by_shape(runs).values():
-        files = sorted({cost_file(root, run) for run in group})
-        if all(path.exists() for path in files):
+        if all(read_step_time(run_folder(root, run).parents[1], run) for run in group):
             continue
-        console.print("Measuring step times, one variant after the other in one process ...")
-        times = _measure(list({run.variant_name: run for run in reversed(group)}.values())[::-1])
-        for path in files:
-            write_json(path, times)
+        if any(run.variant.connection == "baseline" for run in group):
+            console.print("Measuring step times, one variant after the other in one process ...")
+            times = _measure(list({run.variant_name: run for run in reversed(group)}.values())[::-1])
+            for path in sorted({cost_file(root, run) for run in group}):
+                write_json(path, {**(read_json(path) or {}), **times})
 
 
 def _by_shape(runs: Iterable[RunConfig]) -> dict[str, list[RunConfig]]:
@@ -58,10 +63,8 @@ def _by_shape(runs: Iterable[RunConfig]) -> dict[str, list[RunConfig]]:
 
 
 def _measure(runs: list[RunConfig]) -> dict[str, Any]:
-    """Variant name -> fields of the record's step time; empty where there is no baseline to compare with."""
+    """Variant name -> fields of the record's step time."""
     from mhc_bench.bench import measure_steps
 
-    if not any(run.variant.connection == "baseline" for run in runs):
-        return {}
     report = measure_steps(runs, ROUNDS, WARMUP, seconds=SECONDS)
     return {run.variant_name: report.step_time(run.variant_name) for run in runs}
