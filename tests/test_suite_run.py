@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -10,10 +11,11 @@ from rich.console import Console
 from tiny_runs import tiny_run
 
 from mhc_bench import cli
-from mhc_bench.config import RunConfig
+from mhc_bench.config import RunConfig, save_run_config
 from mhc_bench.evidence import read_record, read_records
-from mhc_bench.suite import cost
+from mhc_bench.suite import commands, cost
 from mhc_bench.suite.cost import cost_file, measure_missing_costs, read_step_time
+from mhc_bench.suite.locks import unless_taken
 from mhc_bench.suite.runner import visible_devices
 
 TINY = ["training.steps=4", "training.validate_every=2", "training.probe_every=2", "evaluation.limit=2"]
@@ -192,3 +194,48 @@ def test_the_variants_of_every_arm_get_the_step_costs_of_their_shape(
     measure_missing_costs(arms, tmp_path, Console(quiet=True))
     assert measured == [["baseline", "hc"]] * 2
     assert [read_step_time(cost_file(tmp_path, run).parent, run) for run in arms] == [{"n": 2}] * 4
+
+
+def alone(folder: Path, done: list[str], name: str) -> Callable[..., None]:
+    """For a function of `commands`: notes in `done` whether another process could begin in `folder`."""
+
+    def act(*_: object, **__: object) -> None:
+        with unless_taken(folder) as free:
+            done.append(f"{name} beside others" if free else name)
+
+    return act
+
+
+@pytest.mark.parametrize("overrides", [[], ["evaluation.limit=3"]])
+def test_evaluating_keeps_other_processes_out_of_the_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, overrides: list[str]
+) -> None:
+    save_run_config(tiny_run(Path("corpus"), evaluation__tasks=["mhc_world"]), tmp_path)
+    (tmp_path / "training.json").write_text('{"status": "complete"}')
+    done: list[str] = []
+    monkeypatch.setattr(commands, "evaluate_run", alone(tmp_path, done, "evaluate"))
+    monkeypatch.setattr(commands, "complete_run", lambda *_: None)
+    monkeypatch.setattr(commands, "_print_scores", lambda *_: None)
+    assert commands.evaluate(tmp_path, overrides) == 0
+    assert done == ["evaluate"]
+
+
+def test_training_one_run_keeps_other_processes_out_of_its_files(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = [*TINY, "variant=mhc", "seed=0"]
+    _, run = commands.single_run("smoke", words)
+    folder, done = commands.run_folder(tmp_path, run), list[str]()
+    parts = ("save_run_config", "write_origin", "train_run", "record_run")
+    for name in parts:
+        monkeypatch.setattr(commands, name, alone(folder, done, name))
+    assert commands.train("smoke", words, tmp_path) == 0
+    assert done == list(parts)
+
+
+def test_training_a_finished_run_again_leaves_the_files_of_its_record_alone(finished: Path) -> None:
+    (folder,) = (finished / "runs").glob("smoke-*/mhc/seed0")
+    before = {name: (folder / name).read_bytes() for name in ("config.yaml", "origin.json", "record.json")}
+    words = [*TINY, "variant=mhc", "seed=0", "hardware.workers=0", "hardware.rows_per_device=1"]
+    assert commands.train("smoke", words, finished / "runs") == 0
+    assert {name: (folder / name).read_bytes() for name in before} == before

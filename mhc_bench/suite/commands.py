@@ -246,15 +246,17 @@ def train(name: str, overrides: list[str], root: Path) -> int:
     if is_first_rank():
         preflight([each])
         _note_gap(each)
-        save_run_config(each, folder)
-        command = shlex.join(["mhc-bench", "train", name, *overrides])
-        write_origin(folder, command, overrides, suite, tuning)
-    with ends_when_told(), locked(folder), recorded(each, folder):
-        train_run(each, folder)
-        if not is_first_rank():
-            return 0
-        if not (evaluable(each, folder) or read_state(folder).finished):
-            record_run(each, folder)
+    command = shlex.join(["mhc-bench", "train", name, *overrides])
+    with ends_when_told(), locked(folder):
+        if is_first_rank() and not read_state(folder).finished:  # a record holds the digests of these
+            save_run_config(each, folder)
+            write_origin(folder, command, overrides, suite, tuning)
+        with recorded(each, folder):
+            train_run(each, folder)
+            if not is_first_rank():
+                return 0
+            if not (evaluable(each, folder) or read_state(folder).finished):
+                record_run(each, folder)
     Console().print(f"trained: {folder}", highlight=False, soft_wrap=True)
     return 0
 
@@ -306,10 +308,12 @@ def evaluate(folder: Path, overrides: list[str]) -> int:
     if not evaluable(each, folder):
         raise RunError(f"{folder} diverged: there is nothing to evaluate")
     if overrides:
-        evaluate_run(each, folder, place)
+        with locked(folder):
+            evaluate_run(each, folder, place)
     else:
         with recorded(each, folder):
-            evaluate_run(each, folder, place)
+            with locked(folder):
+                evaluate_run(each, folder, place)
             complete_run(each, folder)
     if is_first_rank():
         _print_scores(place)
