@@ -20,6 +20,7 @@ from mhc_bench.errors import UsageError
 from mhc_bench.model.digests import digest
 from mhc_bench.training import fit, module, state
 from mhc_bench.training.checkpoints import checkpoint_folders, find_damage
+from mhc_bench.training.clock import Clock
 from mhc_bench.training.validation import Validation
 
 
@@ -83,6 +84,36 @@ def test_a_checkpoint_written_beside_the_training_holds_the_step_at_which_it_was
     ((one,), (other,)) = (checkpoint_folders(folder) for folder in (beside, between))
     assert one.name == other.name == "step-00000002" and not find_damage(one, run_id(small(corpus, **every)))
     assert shards(one) == shards(other)
+
+
+def test_steps_take_more_than_no_time_where_a_checkpoint_waits_for_the_one_before(
+    corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The wait is a pause within the pause for the next one."""
+    write = state.write_state
+
+    def slowly(*args: Any) -> None:
+        time.sleep(0.5)
+        write(*args)
+
+    monkeypatch.setattr(state, "write_state", slowly)
+    summary = fit(small(corpus, logging__checkpoint_every=1, logging__checkpoint_async=True), tmp_path)
+    assert summary.step_seconds["p10"] > 0
+
+
+def test_a_pause_within_a_pause_is_taken_off_a_step_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = iter(range(100))
+    monkeypatch.setattr("mhc_bench.training.clock.time.perf_counter", lambda: next(now))
+    clock = Clock()
+    clock.begin()  # 0
+    with clock.paused():  # 1 to 6
+        with clock.paused():
+            pass
+        with pytest.raises(RuntimeError), clock.paused():
+            raise RuntimeError
+    with clock.paused():  # 7 to 8
+        pass
+    assert clock.lap() == 9 - (6 - 1) - (8 - 7)
 
 
 def test_an_error_of_the_writing_ends_the_run(corpus: Path, tmp_path: Path) -> None:

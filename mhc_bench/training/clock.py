@@ -20,6 +20,7 @@ class Clock:
         self.taken = True
         """Whether it was taken: one that is not finite is not, and ends the run after the step before."""
         self._mark: float | None = None
+        self._pauses = 0
 
     def due(self, every: int) -> bool:
         """Whether it is time for what is done every so many steps and after the last, once for each step."""
@@ -40,10 +41,12 @@ class Clock:
 
     @contextlib.contextmanager
     def paused(self) -> Iterator[None]:
-        """What happens inside does not count as step time."""
+        """What happens inside does not count as step time; a pause within a pause adds nothing to it."""
         began = time.perf_counter()
+        self._pauses += 1
         try:
             yield
         finally:
-            if self._mark is not None:
+            self._pauses -= 1
+            if self._mark is not None and self._pauses == 0:
                 self._mark += time.perf_counter() - began
