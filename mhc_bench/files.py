@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import gzip
 import json
 import os
@@ -12,6 +13,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from mhc_bench.errors import UsageError
+
+NO_FOLDERS = {errno.EACCES, errno.EBADF, errno.EINVAL, errno.ENOTSUP}
+"""What file systems say that write no folder to disk when they are asked to."""
 
 
 def default_cache() -> Path:
@@ -30,16 +34,38 @@ def atomic_path(path: Path) -> Iterator[Path]:
     try:
         yield temporary
         temporary.chmod(0o644)
-        _to_disk(temporary)
-        temporary.replace(path)
+        rename_on_disk(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
 
 
+def rename_on_disk(source: Path, path: Path, aside: Path | None = None) -> None:
+    """Give a file, or a folder with all that is in it, the name `path`, so that it outlives a power cut.
+
+    The content is on disk before the name is, and the name when this returns.
+
+    Args:
+        aside: where a folder goes that has the name now.
+    """
+    inside = source.rglob("*") if source.is_dir() else ()
+    for each in (*inside, source):
+        _to_disk(each)
+    if aside is not None and path.exists():
+        path.rename(aside)
+    source.replace(path)
+    _to_disk(path.parent)
+
+
 def _to_disk(path: Path) -> None:
-    """A name must not outlive a power cut that its content does not."""
-    with path.open("rb") as handle:
-        os.fsync(handle.fileno())
+    try:
+        handle = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+    except OSError as error:
+        if not (path.is_dir() and error.errno in NO_FOLDERS):
+            raise
 
 
 def remove_unfinished(folder: Path, spared: str = "") -> None:
@@ -77,7 +103,7 @@ def atomic_folder(out: Path) -> Iterator[Path]:
     try:
         yield staged
         staged.chmod(0o755)
-        staged.replace(out)
+        rename_on_disk(staged, out)
     finally:
         shutil.rmtree(staged, ignore_errors=True)
 

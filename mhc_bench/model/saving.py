@@ -19,7 +19,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerFast
 from transformers.utils import SAFE_WEIGHTS_INDEX_NAME
 
 from mhc_bench.errors import MhcBenchError, RunError
-from mhc_bench.files import write_json
+from mhc_bench.files import rename_on_disk, write_json
 from mhc_bench.model.auto import GraftedModel, grafted_config_class, grafted_model_class
 from mhc_bench.model.checkpoint import read_section
 from mhc_bench.model.digests import persistent_tensors, whole
@@ -94,13 +94,10 @@ def replacing(folder: Path) -> Iterator[Path]:
     try:
         yield fresh
         fresh.chmod(0o755)
-        if folder.exists():
-            old = fresh.with_suffix(".old")
-            folder.rename(old)
-            fresh.rename(folder)
+        old = fresh.with_suffix(".old")
+        rename_on_disk(fresh, folder, aside=old)
+        if old.exists():
             shutil.rmtree(old)
-        else:
-            fresh.rename(folder)
     finally:
         shutil.rmtree(fresh, ignore_errors=True)
 

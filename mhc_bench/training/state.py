@@ -35,7 +35,7 @@ from torch.optim import Optimizer
 from transformers import PreTrainedModel
 
 from mhc_bench.config.identity import run_id
-from mhc_bench.files import write_json
+from mhc_bench.files import rename_on_disk, write_json
 from mhc_bench.model.digests import persistent_tensors
 from mhc_bench.provenance import file_digest
 
@@ -158,7 +158,7 @@ def write_state(
     files = manifest(unfinished, rank, group)
     if rank == 0:
         write_json(unfinished / MANIFEST, {"files": files, "run": owner, "name": folder.name})
-        unfinished.rename(folder)
+        rename_on_disk(unfinished, folder)
 
 
 def manifest(folder: Path, rank: int, group: dist.ProcessGroup | None) -> dict[str, str]:
