@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.colors import to_hex
 
 from mhc_bench.evidence import GAIN_FORWARD, GRADIENT_NORM, LOSS, Curve, assemble_record, figures
-from mhc_bench.evidence.bands import Band
+from mhc_bench.evidence.bands import Band, band
 from mhc_bench.evidence.collate import Board, Row, collate
 from mhc_bench.evidence.figures import PLANS, draw, planned, styles
 
@@ -36,8 +36,8 @@ def test_the_loss_line_is_the_mean_over_seeds_and_the_band_its_range() -> None:
     each = np.array([curve.values for curve in curves if curve], dtype=float)
     np.testing.assert_allclose(values, each.mean(axis=0))
     assert list(steps[:2]) == [5, 10]
-    band = np.concatenate([path.vertices for path in axes.collections[1].get_paths()])
-    at_end = band[band[:, 0] == 120, 1]
+    edge = np.concatenate([path.vertices for path in axes.collections[1].get_paths()])
+    at_end = edge[edge[:, 0] == 120, 1]
     assert at_end.min() == pytest.approx(each[:, -1].min())
     assert at_end.max() == pytest.approx(each[:, -1].max())
 
@@ -84,6 +84,34 @@ def test_the_seeds_that_go_on_are_still_drawn() -> None:
     colour = styles(())["hc"][0].lower()
     ends = [np.asarray(one.get_xdata()).max() for one in hot.lines if to_hex(one.get_color()) == colour]
     assert ends.count(120) >= 3
+
+
+def test_the_mean_is_a_line_where_a_run_that_diverged_was_sampled_at_other_steps() -> None:
+    good, short = list(range(5, 121, 5)), [*range(3, 70, 3), 70]
+    curves = [
+        (steps, [seed + 200.0 - step for step in steps]) for seed, steps in enumerate((good, good, short))
+    ]
+    found = band(curves, log=False)
+    assert found is not None
+    drawn = np.isfinite(found.middle)
+    assert list(found.places[drawn]) == [step for step in sorted({*good, *short}) if 5 <= step <= 70]
+    np.testing.assert_allclose(found.middle[drawn], 201.0 - found.places[drawn])
+    late = found.places > 70
+    assert set((found.high - found.low)[late]) == {1.0} and np.isnan(found.values[2, late]).all()
+
+
+def test_a_logarithmic_curve_is_straight_between_its_steps_and_stops_beside_a_gap() -> None:
+    found = band([([0, 2, 4, 6], [1.0, 100.0, 0.0, 5.0]), ([0, 1, 3, 5], [1.0] * 4)], log=True)
+    assert found is not None
+    np.testing.assert_allclose(found.values[0], [1.0, 10.0, 100.0, *[np.nan] * 3, 5.0])
+
+
+def test_curves_of_the_same_steps_keep_their_bits() -> None:
+    values = np.random.default_rng(0).lognormal(size=(3, 50))
+    for log in (False, True):
+        found = band([(range(1, 51), list(each)) for each in values], log=log)
+        assert found is not None
+        np.testing.assert_array_equal(found.values, values)
 
 
 def test_values_that_cannot_be_drawn_leave_a_gap() -> None:

@@ -10,6 +10,7 @@ import numpy as np
 
 from mhc_bench.evidence.collate import Row
 
+Places = np.ndarray[tuple[int], np.dtype[np.int64]]
 Line = np.ndarray[tuple[int], np.dtype[np.float64]]
 
 
@@ -17,7 +18,7 @@ Line = np.ndarray[tuple[int], np.dtype[np.float64]]
 class Band:
     """Seeds over places (steps, or sublayers) [P]; NaN where there is nothing to draw."""
 
-    places: np.ndarray[tuple[int], np.dtype[np.int64]]
+    places: Places
     values: np.ndarray[tuple[int, int], np.dtype[np.float64]]
     """[seeds, P]"""
     middle: Line
@@ -34,16 +35,28 @@ def band_of_curve(row: Row, name: str, *, log: bool) -> Band | None:
 
 
 def band(curves: Sequence[tuple[Sequence[int], Sequence[float | None]]], *, log: bool) -> Band | None:
-    """One band over curves, each places and values; on a logarithmic axis only positive values are drawn."""
+    """One band over curves, each places and values; on a logarithmic axis only positive values are drawn.
+
+    A curve without a value at a place of another, as of a run that diverged, goes straight from its value
+    before to the one after.
+    """
     places = np.array(sorted({place for each, _ in curves for place in each}), dtype=np.int64)
     if not len(places):
         return None
-    values = np.full((len(curves), len(places)), np.nan)
-    for index, (at, found) in enumerate(curves):
-        values[index, np.searchsorted(places, at)] = [math.nan if v is None else v for v in found]
-    if log:
-        values[~(values > 0)] = np.nan
+    values = np.array([_at(places, *each, log=log) for each in curves])
     return Band(places, values, *_summary(values, geometric=log))
+
+
+def _at(places: Places, own: Sequence[int], found: Sequence[float | None], *, log: bool) -> Line:
+    """One curve's values at `places`; NaN before its first place, after its last, and beside a gap."""
+    if not len(own):
+        return np.full(len(places), np.nan)
+    values = np.array([math.nan if v is None or (log and v <= 0) else v for v in found])
+    drawn = np.log(values) if log else values
+    between = np.interp(places, own, drawn, left=math.nan, right=math.nan)
+    line = np.exp(between) if log else between
+    line[np.searchsorted(places, own)] = values  # to the bit, and beside a gap too
+    return line
 
 
 def _summary(
