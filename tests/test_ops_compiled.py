@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
 
 from mhc_bench.errors import UsageError
+from mhc_bench.files import write_text
 from mhc_bench.model import graft, use_operations
 from mhc_bench.model.recompute import recompute_blocks
 from mhc_bench.ops.choice import Workload, chosen, operations_named
@@ -259,6 +260,43 @@ def test_a_compiler_that_fails_is_named(monkeypatch: pytest.MonkeyPatch, tmp_pat
         build.kernels(7, torch.float32)
     assert not list(tmp_path.rglob("*.so"))
     assert chosen("auto", Workload("cpu", 10**9, 7)).operations == "eager"
+
+
+def unwritable(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
+    (folder / "file").write_text("")
+    monkeypatch.setenv("MHC_BENCH_CACHE", os.fspath(folder / "file" / "cache"))
+
+
+def unknown(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
+    def home() -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.delenv("MHC_BENCH_CACHE")
+    monkeypatch.setattr(Path, "home", home)
+
+
+def unloadable(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
+    monkeypatch.setenv("MHC_BENCH_CACHE", os.fspath(folder))
+    monkeypatch.setattr(build, "_compile", lambda _, library: write_text(library, "no library"))
+
+
+@pytest.mark.parametrize(
+    ("spoil", "reason"),
+    [
+        (unwritable, "Not a directory"),
+        (unknown, "Could not determine home directory"),
+        (unloadable, "file too short"),
+    ],
+)
+def test_a_library_that_cannot_be_kept_or_loaded_is_refused_in_one_line_and_auto_says_why(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, spoil: Callable[..., None], reason: str
+) -> None:
+    spoil(monkeypatch, tmp_path)
+    given = [each.float() for each in (drawn(1, 2, 7, 8, seed=0), *parameters("mhc", 7, 8))]
+    with pytest.raises(UsageError, match=f"cannot be built and loaded .*{reason}.*use 'eager'"):
+        boundary("compiled", *given)
+    choice = chosen("auto", Workload("cpu", 10**9, 7))
+    assert choice.operations == "eager" and reason in choice.reason
 
 
 def test_auto_compiles_for_long_runs_on_a_cpu_alone(monkeypatch: pytest.MonkeyPatch) -> None:

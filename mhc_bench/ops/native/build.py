@@ -48,13 +48,21 @@ def kernels(streams: int, dtype: torch.dtype) -> ctypes.CDLL:
     """The kernels for n = `streams`; the first call on a machine compiles them, in a few seconds.
 
     Raises:
-        UsageError: there is no C++ compiler, or it fails.
+        UsageError: there is no C++ compiler, it fails, or what it makes cannot be kept or loaded here.
     """
     command = require_compiler()
     options = [*FLAGS, f"-DSCALAR={SCALARS[dtype]}", f"-DSTREAMS={streams}"]
-    library = default_cache() / "operations" / f"{_digest([*command, *options])}.so"
+    try:
+        return _loaded([*command, *options])
+    except (OSError, RuntimeError) as error:  # the latter of Path.home, where nobody knows a home
+        hint = "set MHC_BENCH_CACHE to a folder that takes libraries, or use 'eager'"
+        raise UsageError(f"operations 'compiled': cannot be built and loaded ({error}); {hint}") from error
+
+
+def _loaded(command: list[str]) -> ctypes.CDLL:
+    library = default_cache() / "operations" / f"{_digest(command)}.so"
     if not library.exists():
-        _compile([*command, *options, *SHARED, *QUIET], library)
+        _compile([*command, *SHARED, *QUIET], library)
     return ctypes.CDLL(os.fspath(library))
 
 
