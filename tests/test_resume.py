@@ -86,8 +86,8 @@ def inside_a_checkpoint() -> None:
 
 
 def before_a_checkpoint_gets_its_name() -> None:
-    rename = Path.rename
-    Path.rename = lambda self, to: die() if "step-00000004" in str(to) else rename(self, to)  # type: ignore
+    name = Path.replace
+    Path.replace = lambda self, to: die() if to.name == "step-00000004" else name(self, to)  # type: ignore
 
 
 def inside_a_validation() -> None:
