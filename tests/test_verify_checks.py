@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-from tampering import FIXTURES, Records, each, put
+from tampering import FIXTURES, Content, Records, each, put
 from verify_cases import CASES, Case
 from verify_tamperings import (
     OTHER,
@@ -57,6 +58,41 @@ def test_gains_and_matrices_over_depth_that_agree_are_no_problem(
 ) -> None:
     records.change("hc/seed1", over_depth(field, value))
     assert records.verify().problems == ()
+
+
+def slower_at_the_end(steps: int, seconds: float) -> Callable[[Content], None]:
+    """The last steps were ten times slower, on other hardware; all took `seconds` medians of before."""
+
+    def change(content: Content) -> None:
+        training, identity = content["training"], content["identity"]
+        median = training["step_seconds"]["p50"]
+        span = {"cost_id": identity["cost_id"], "devices": 1, "nodes": 1, "sharding": "none"}
+        content["provenance"]["hardware_changes"] = [
+            {"after_step": 0} | span,
+            {"after_step": training["steps"] - steps} | span | {"devices": 2},
+        ]
+        training["step_seconds"] = {name: 10 * value for name, value in training["step_seconds"].items()}
+        training["tokens_per_second"] /= 10
+        content["cost"]["train_seconds"] = training["seconds"] = seconds * median
+
+    return change
+
+
+def test_a_run_that_went_on_with_slower_hardware_took_the_time_that_its_last_steps_say(
+    records: Records,
+) -> None:
+    steps = records.read("hc/seed1")["training"]["steps"]
+    last = steps // 10
+    records.change("hc/seed1", slower_at_the_end(last, steps - last + 10 * last))
+    assert records.verify().problems == ()
+
+
+@pytest.mark.parametrize(("last", "seconds"), [(20, 100), (0, 1000)])
+def test_a_run_that_went_on_with_other_hardware_for_less_time_than_its_steps_is_refused(
+    records: Records, last: int, seconds: float
+) -> None:
+    records.change("hc/seed1", slower_at_the_end(last, seconds))
+    assert {problem.check for problem in records.verify().problems} == {"training summary"}
 
 
 def test_an_a_a_run_beside_the_others_stands_every_check(records: Records) -> None:
@@ -144,7 +180,7 @@ def test_what_was_not_checked_is_said(tmp_path: Path) -> None:
     assert report.problems == ()
 
 
-def _unavailable(configuration: object) -> dict[str, int]:
+def _unavailable(configuration: object, flops_rule: int) -> dict[str, int]:
     raise UnavailableError("torch is not installed")
 
 

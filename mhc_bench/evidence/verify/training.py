@@ -74,9 +74,18 @@ def _times(entry: Entry, training: Training, batch: object) -> Iterator[Finding]
             yield entry.problem(
                 f"{training.tokens_per_second} tokens/s", f"{speed}: a batch over the median step"
             )
-    least = 0.9 * training.steps * times.p10 / SLACK
+    timed = _timed_steps(entry, training)
+    least = 0.9 * timed * times.p10 / SLACK
+    if timed <= 0:
+        yield entry.problem(f"step times after {training.steps} steps", f"null: {timed} on the last hardware")
     if training.seconds < least:
         yield entry.problem(f"trained {training.seconds} s", f"at least {least:.6g} s, from its step times")
+
+
+def _timed_steps(entry: Entry, training: Training) -> int:
+    """How many steps the step times are of: those since the last change of hardware."""
+    changes = entry.record.provenance.hardware_changes
+    return training.steps - (changes[-1].after_step if changes else 0)
 
 
 @record_check("loss curve", "the sampled curve is regular, ends with the run, and gives the summary's losses")
