@@ -9,8 +9,11 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+from mhc_bench.kit import toys
 from mhc_bench.model import build_backbone, count_parameters, flops_per_token, graft, parameter_groups
 from mhc_bench.model.counting import mean_context
+from mhc_bench.ops.choice import operations_named
+from mhc_bench.residual import ResidualConnection, variant_names
 
 
 def paper(layers: int, width: int, expert: int, heads: int, experts: int) -> dict[str, Any]:
@@ -85,6 +88,59 @@ def test_operations_of_a_step_equal_torch_s_count(family: str) -> None:
     per_position = 6 * 3 * 4 * (8 + 8)  # 6 x layers x heads x (key + value size)
     masked_away = per_position * (length - (length + 1) / 2)
     assert counter.get_total_flops() / length == flops_per_token(model, length) + masked_away
+
+
+WITHOUT_PARAMETER = {
+    "frac": 2 * 2 * 4 * 4 * 3,  # the mixing of fractions
+    "hc-components": 2 * 4 * 4 * toys.WIDTH,  # rows of zeros, for the map that is fixed
+    "kromhc": 2 * 16,
+    "mhc-lite": 2 * 24 * 16,
+    "mhc-spectral": 2 * (3 * 3 * 4 + 3 * 4 * 4),
+}
+"""Operations per token of products with no parameter in them, n = 4: most of them make H_res."""
+
+
+def matrix_operations(connection: ResidualConnection) -> int:
+    """Per token, forward, as declared."""
+    vectors = connection.vectors_per_token()
+    matrices = {own: each for own, each in connection.named_parameters() if each.ndim > 1}
+    assert vectors.keys() <= dict(connection.named_parameters()).keys()
+    return sum(2 * each.numel() * vectors.get(own, 1) for own, each in matrices.items())
+
+
+@pytest.mark.parametrize("name", variant_names())
+def test_operations_of_a_connection_s_matrices_equal_torch_s_count(name: str) -> None:
+    tokens, connection = 10, toys.connection(name)
+    connection.use_operations(operations_named("reference"))
+    stream = connection.expand(toys.hidden(batch=1, time=tokens))
+    with FlopCounterMode(display=False) as counter:
+        read, carry = connection.read(stream)
+    reading = counter.get_total_flops() / tokens
+    with FlopCounterMode(display=False) as counter:
+        connection.write(stream, read, carry)
+    writing = counter.get_total_flops() / tokens
+    reading -= WITHOUT_PARAMETER.get(name, 0)
+    if connection.maps(stream) is not None and name not in ("baseline", "ddl"):
+        n, width = stream.shape[-2:]
+        reading -= 2 * n * width
+        writing -= 0 if name == "mhc-identity" else 2 * n * n * width
+    assert reading + writing == matrix_operations(connection)
+
+
+@pytest.mark.parametrize(("variant", "vectors"), [("hc", 4), ("mhc", 1), ("baseline", 1)])
+def test_a_matrix_counts_once_for_each_stream_that_it_meets_and_by_rule_1_once(
+    variant: str, vectors: int
+) -> None:
+    model, plain = make.grafted("llama", variant), make.backbone("llama")
+    added = sum(
+        each.numel()
+        for name, each in model.named_parameters()
+        if "residual" in name and each.ndim > 1 and "static" not in name
+    )
+    static = sum(each.numel() for name, each in model.named_parameters() if "static_res" in name)
+    base = flops_per_token(plain, 8)
+    assert flops_per_token(model, 8) == base + 6 * added * vectors
+    assert flops_per_token(model, 8, rule=1) == base + 6 * (added + static)
 
 
 @pytest.mark.parametrize(("length", "window"), [(16, None), (16, 6), (16, 1), (5, 9)])

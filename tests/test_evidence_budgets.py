@@ -55,6 +55,18 @@ def test_at_the_end_of_a_published_run_it_is_the_final_loss_of_its_record() -> N
         assert loss_at(record, 1.0) == pytest.approx(record.training.final_loss, rel=1e-9)
 
 
+def test_flops_that_were_counted_by_two_rules_are_not_compared() -> None:
+    by = {
+        rule: [edited(falling("hc", seed), training={"flops_rule": rule}) for seed in SEEDS]
+        for rule in (1, 2)
+    }
+    base = [edited(run, training={"flops_rule": 2}) for run in baseline()]
+    assert compared(by[1], base)["FLOPs"].note.startswith("not comparable: counted by two rules")
+    assert compared(by[2], base)["FLOPs"].note == "counted FLOPs per token"
+    assert "rule 1" in compared(by[1], baseline())["FLOPs"].note
+    assert compared(by[1], base)["tokens"].difference is not None
+
+
 def test_with_twice_the_flops_the_variant_is_read_at_half_of_its_training() -> None:
     ours = [costing(falling("hc", seed, OFFSETS[seed]), flops=3_600_000) for seed in SEEDS]
     found = compared(ours, baseline())["FLOPs"]

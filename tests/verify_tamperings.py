@@ -112,7 +112,7 @@ def low_start(content: Content) -> None:
 
 def miscounted(records: Records) -> None:
     parameters = records.read("hc/seed0")["training"]["parameters"]
-    records.tools = replace(records.tools, count=lambda configuration: {"total": parameters["total"]})
+    records.tools = replace(records.tools, count=lambda configuration, rule: {"total": parameters["total"]})
 
 
 def reproduction_of(digest: str | None = None, *names: str, **changes: Any) -> Callable[[Records], None]:

@@ -40,6 +40,8 @@ def at_equal_budgets(arm: Arm, row: Row) -> list[AtBudget]:
 
 
 def _at(arm: Arm, row: Row, base: Row, budget: str) -> AtBudget:
+    if budget == "FLOPs" and len(_flops_rules(row, base)) > 1:
+        return _none(budget, None, "not comparable: counted by two rules (docs/statistics.md)")
     if budget in ("wall-clock time", "peak memory") and len(arm.cost_ids) > 1:
         return _none(budget, None, f"not comparable: {len(arm.cost_ids)} cost ids")
     ours, theirs = _cost(row, budget), _cost(base, budget)
@@ -67,11 +69,18 @@ NOTES = {
     "peak memory": f"peaks equal within {100 * EQUAL_MEMORY:.0f} %: both runs whole",
 }
 
+RULE_1 = ", by rule 1 (docs/statistics.md)"
+
+
+def _flops_rules(*rows: Row) -> set[int]:
+    return {run.training.flops_rule for row in rows for run in row.runs.values() if run.training}
+
 
 def _compare(row: Row, base: Row, budget: str, ratio: float, reached: tuple[float, float]) -> AtBudget:
     ours, theirs = _losses(row, reached[0]), _losses(base, reached[1])
     difference = paired_difference(ours, theirs, higher_is_better=False)
-    note = NOTES[budget] if difference.n else "no overlap: the loss curves do not reach this budget"
+    by_rule = RULE_1 if budget == "FLOPs" and 1 in _flops_rules(row, base) else ""
+    note = NOTES[budget] + by_rule if difference.n else "no overlap: the loss curves do not reach this budget"
     return AtBudget(budget, ratio, reached, (spread(ours), spread(theirs)), difference, note)
 
 

@@ -96,10 +96,13 @@ class Quantiles(Part):
 class Training(Part):
     """What training left behind. Losses in nats per token, times in seconds."""
 
+    later = frozenset({"flops_rule"})
     steps: Count
     tokens: Count
     parameters: Parameters
     flops_per_token: Count
+    flops_rule: Literal[1, 2] = 1
+    """1: every matrix counts once per token, also where it meets each stream; 2: once for each vector."""
     initial_loss: float | None
     final_loss: float | None
     """Mean training loss of the last twentieth of the steps."""

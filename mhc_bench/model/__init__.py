@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from mhc_bench.model.backbone import build_backbone
-from mhc_bench.model.counting import count_parameters, flops_per_token
+from mhc_bench.model.counting import FLOPS_RULE, count_parameters, flops_per_token
 from mhc_bench.model.digests import shared_weight_digest, weight_digest
 from mhc_bench.model.families import decoder_layers, supported_families
 from mhc_bench.model.graft import graft
@@ -15,6 +15,7 @@ from mhc_bench.model.routing import routers
 from mhc_bench.model.saving import load_model, load_run, save_model
 
 __all__ = [
+    "FLOPS_RULE",
     "Choice",
     "Workload",
     "build_backbone",

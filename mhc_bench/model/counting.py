@@ -33,22 +33,36 @@ def count_parameters(model: PreTrainedModel) -> dict[str, int]:
     }
 
 
-def flops_per_token(model: PreTrainedModel, sequence_length: int) -> int:
+FLOPS_RULE = 2
+"""How `flops_per_token` counts. Rule 1 took each matrix once per token, HC's too, which meet every stream."""
+
+
+def flops_per_token(model: PreTrainedModel, sequence_length: int, rule: int = FLOPS_RULE) -> int:
     """Floating-point operations per token of one training step, in matrix products forward and backward.
 
     6 x active matrix parameters (output head, chosen experts and the matrices of residual connections
-    included), and for each layer 6 x heads x (key + value head size) x the mean number of positions that a
-    token attends to: (T + 1) / 2 under a causal mask of T, less in a sliding window. Norms, softmax and the
-    mixing of streams, which no parameter counts, are left out.
+    included) x the vectors of a token that each multiplies (one, but where a connection's
+    `vectors_per_token` says otherwise), and for each layer 6 x heads x (key + value head size) x the mean
+    number of positions that a token attends to: (T + 1) / 2 under a causal mask of T, less in a sliding
+    window. Norms, softmax and the mixing of streams, which no parameter counts, are left out.
     """
     idle = dict(idle_expert_parameters(model))
     embedding = None if is_tied(model) else input_embedding(model)
+    vectors = _vectors_per_token(model) if rule == FLOPS_RULE else {}
     active = sum(
-        parameter.numel() - idle.get(name, 0)
+        (parameter.numel() - idle.get(name, 0)) * vectors.get(name, 1)
         for name, parameter in model.named_parameters()
         if parameter.ndim >= 2 and parameter is not embedding
     )
     return 6 * active + round(sum(attention_flops(model, sequence_length)))
+
+
+def _vectors_per_token(model: PreTrainedModel) -> dict[str, int]:
+    """Qualified name -> how many vectors of a token a residual connection's matrix multiplies."""
+    return {
+        name: connection.vectors_per_token().get(own, 1)
+        for name, (connection, own) in parameter_owners(model).items()
+    }
 
 
 def attention_flops(model: PreTrainedModel, sequence_length: int) -> Iterator[float]:

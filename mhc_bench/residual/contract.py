@@ -6,6 +6,7 @@ Shape legend: B batch, T time, n streams, C width; `...` is whatever a variant's
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from typing import Any, Literal, NamedTuple
 
 import torch
@@ -106,6 +107,13 @@ class ResidualConnection(nn.Module, ABC):
         """Own parameters whose gradient is zero by construction at this place in the model."""
         return frozenset()
 
+    def vectors_per_token(self) -> Mapping[str, int]:
+        """Own matrix -> how many vectors of one token it multiplies, where that is not 1, to count FLOPs.
+
+        0 for the entries of a static map: products with H_res count for no variant.
+        """
+        return {}
+
     def start(self) -> Start:
         """The declared start; `mhc-bench check` holds a variant to it."""
         return Start("own")
@@ -120,7 +128,12 @@ class ResidualConnection(nn.Module, ABC):
 
     @torch.no_grad()
     def reset_parameters(self) -> None:
-        """Fill all own parameters from torch's seed and the index, without drawing from its generator."""
+        """Fill own parameters from torch's seed and the index, without drawing from its generator.
+
+        Those on the meta device stay as they are, and no value is made for them.
+        """
         for position, (name, parameter) in enumerate(self.named_parameters()):
+            if parameter.is_meta:  # a model of any size can be counted
+                continue
             seed = (torch.initial_seed() * 1_000_003 + self.index * 101 + position) % 2**63
             parameter.copy_(self.initial_value(name, torch.Generator().manual_seed(seed)))

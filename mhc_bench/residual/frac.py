@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import torch
@@ -11,7 +12,7 @@ from torch import Tensor
 from mhc_bench.errors import UsageError
 from mhc_bench.ops.precision import shaped, widened, without_autocast
 from mhc_bench.residual.contract import Carry, ResidualConnection, Start
-from mhc_bench.residual.options import at_least, within
+from mhc_bench.residual.options import number_of, within
 from mhc_bench.residual.projected import empty
 from mhc_bench.residual.registry import register_variant
 from mhc_bench.residual.slots import unchanged
@@ -56,7 +57,7 @@ class FracConnection(ResidualConnection):
         epsilon: float = 1e-6,
     ) -> None:
         super().__init__(width=width, depth=depth, index=index)
-        self.fractions = m = at_least("fractions", fractions, 1)
+        self.fractions = m = number_of("fractions", fractions)
         if width % m:
             raise UsageError(f"fractions {m}: expected a divisor of the width {width}")
         self.initial_scale = within("scale", scale, 0.0, 10.0)
@@ -97,6 +98,10 @@ class FracConnection(ResidualConnection):
 
     def gate_parameters(self) -> frozenset[str]:
         return frozenset({"scale_mix", "scale_write"})
+
+    def vectors_per_token(self) -> Mapping[str, int]:
+        """The dynamic weights meet each fraction."""
+        return {"weight": self.fractions, "static_read": 0, "static_res": 0}
 
     def start(self) -> Start:
         return Start("exact")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Literal
 
 import torch
@@ -76,6 +77,10 @@ class HyperConnection(WidenedConnection):
 
     def gate_parameters(self) -> frozenset[str]:
         return frozenset({"scale_mix", "scale_write"})
+
+    def vectors_per_token(self) -> Mapping[str, int]:
+        """The dynamic weights meet each stream."""
+        return {"weight": self.streams, "static_res": 0}
 
     def start(self) -> Start:
         """Copies that are summed: the final norm hides the factor n but for its epsilon."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Literal
 
 import torch
@@ -90,6 +91,11 @@ class ComponentHyperConnection(WidenedConnection):
     def gate_parameters(self) -> frozenset[str]:
         mix = {"scale_mix"} if {"pre", "res"} & set(self.learned) else set()
         return frozenset(mix | ({"scale_write"} if "post" in self.learned else set()))
+
+    def vectors_per_token(self) -> Mapping[str, int]:
+        """As in HC."""
+        static = {"static_res": 0} if "res" in self.learned else {}
+        return static | dict.fromkeys(self.decayed_parameters(), self.streams)
 
     def initial_value(self, name: str, generator: torch.Generator) -> Tensor:
         kind, _, which = name.partition("_")

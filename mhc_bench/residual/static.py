@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
 from torch import Tensor
 
@@ -35,6 +37,9 @@ class StaticHyperConnection(WidenedConnection):
 
     def coefficients(self) -> Coefficients:
         return StaticCoefficients(self.static_pre, self.static_post, self.static_res)
+
+    def vectors_per_token(self) -> Mapping[str, int]:
+        return {"static_res": 0}
 
     def start(self) -> Start:
         """As in `hc`."""
@@ -81,6 +86,9 @@ class StaticManifoldHyperConnection(WidenedConnection):
     def coefficients(self) -> Coefficients:
         res = reference.sinkhorn(self.bias_res, self.sinkhorn_iterations)
         return StaticCoefficients(torch.sigmoid(self.bias_pre), 2 * torch.sigmoid(self.bias_post), res)
+
+    def vectors_per_token(self) -> Mapping[str, int]:
+        return {"bias_res": 0}
 
     def inert_parameters(self) -> frozenset[str]:
         """H_res's, where the streams are still copies (rows sum to 1) or there is one stream.

@@ -84,15 +84,18 @@ def _check_loggers(run: RunConfig) -> None:
         logger_arguments(logger, Path())
 
 
-def count(runs: Iterable[RunConfig]) -> dict[tuple[str, str], Counts]:
+def count(runs: Iterable[RunConfig], flops_rule: int | None = None) -> dict[tuple[str, str], Counts]:
     """The counts of `preflight` without its checks; data that declare their vocabulary need not be there.
+
+    Args:
+        flops_rule: count FLOPs as an older version did; None: as today.
 
     Raises:
         UsageError: an option, size or path that cannot work.
     """
     distinct = distinct_runs(runs)
     known = {key: known_vocabulary(data) for key, data in _sources(distinct).items()}
-    return {key: _count(run, known[str(run.data)]) for key, run in distinct.items()}
+    return {key: _count(run, known[str(run.data)], flops_rule) for key, run in distinct.items()}
 
 
 def distinct_runs(runs: Iterable[RunConfig]) -> dict[tuple[str, str], RunConfig]:
@@ -168,10 +171,10 @@ def check_nodes(hardware: HardwareConfig) -> None:
         )
 
 
-def _count(run: RunConfig, vocabulary: Vocabulary) -> Counts:
-    from mhc_bench.model import count_parameters, flops_per_token
+def _count(run: RunConfig, vocabulary: Vocabulary, flops_rule: int | None = None) -> Counts:
+    from mhc_bench.model import FLOPS_RULE, count_parameters, flops_per_token
     from mhc_bench.training.build import build_for
 
     model = build_for(run, vocabulary)
-    flops = flops_per_token(model, run.training.sequence_length)
+    flops = flops_per_token(model, run.training.sequence_length, flops_rule or FLOPS_RULE)
     return Counts(count_parameters(model), flops, vocabulary)

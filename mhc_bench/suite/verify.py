@@ -39,8 +39,8 @@ def identify(configuration: Mapping[str, Any], version: int) -> tuple[str, str]:
     return _identify(_without_seed(configuration), version)
 
 
-def count(configuration: Mapping[str, Any]) -> Mapping[str, int]:
-    """Parameters and FLOPs of a record's model, built on the meta device.
+def count(configuration: Mapping[str, Any], flops_rule: int) -> Mapping[str, int]:
+    """Parameters and FLOPs, by the record's rule, of its model, built on the meta device.
 
     Raises:
         ValueError: the configuration makes no sense.
@@ -48,7 +48,7 @@ def count(configuration: Mapping[str, Any]) -> Mapping[str, int]:
     """
     if importlib.util.find_spec("torch") is None:
         raise UnavailableError("torch is not installed")
-    return _count(_without_seed(configuration))
+    return _count(_without_seed(configuration), flops_rule)
 
 
 def _without_seed(configuration: Mapping[str, Any]) -> str:
@@ -85,13 +85,13 @@ def _require_known(run: RunConfig) -> None:
 
 
 @functools.lru_cache(maxsize=512)
-def _count(configuration: str) -> Mapping[str, int]:
+def _count(configuration: str, flops_rule: int) -> Mapping[str, int]:
     from mhc_bench.suite.preflight import count as count_models
 
     run = _restored(json.loads(configuration))
     _require_known(run)
     try:
-        (counts,) = count_models([run]).values()
+        (counts,) = count_models([run], flops_rule).values()
     except Exception as error:
         # transformers and torch refuse senseless sizes with errors of many kinds
         raise ValueError(f"{type(error).__name__}: {' '.join(str(error).split())[:200]}") from error

@@ -27,7 +27,14 @@ from mhc_bench.data import open_source
 from mhc_bench.data.module import BatchPlan, TokenData
 from mhc_bench.data.source import TokenSource
 from mhc_bench.errors import RunError, StoppedError
-from mhc_bench.model import count_parameters, flops_per_token, save_model, use_operations, weight_digest
+from mhc_bench.model import (
+    FLOPS_RULE,
+    count_parameters,
+    flops_per_token,
+    save_model,
+    use_operations,
+    weight_digest,
+)
 from mhc_bench.processor import processor
 from mhc_bench.stopping import StopNotice
 from mhc_bench.training.balancing import ExpertBalancing
@@ -236,6 +243,7 @@ def finish(
             **history_fields(history, config.training.batch_tokens),
             parameters=count_parameters(model),
             flops_per_token=flops_per_token(model, config.training.sequence_length),
+            flops_rule=FLOPS_RULE,
             data_identity=module.source.identity,
             shared_weight_digest=module.shared_digest,
             start_digest=module.start_digest,

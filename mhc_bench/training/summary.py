@@ -79,6 +79,8 @@ class TrainingSummary:
     """Of an A/A run: of all weights after the perturbation."""
     numerics: dict[str, Any] | None = None
     """What decides whether the run can be repeated to the bit (see `numerics.py`)."""
+    flops_rule: int = 1
+    """By which rule of `mhc_bench.model.counting` FLOPs were counted; a file that does not say is older."""
 
 
 def read_summary(run_dir: Path) -> TrainingSummary | None:

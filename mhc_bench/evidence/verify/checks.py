@@ -25,8 +25,9 @@ class Tools:
 
     identify: Callable[[Mapping[str, Any], int], tuple[str, str]] | None = None
     """(configuration, protocol version) -> protocol id and cost id."""
-    count: Callable[[Mapping[str, Any]], Mapping[str, int]] | None = None
-    """Configuration -> `total`, `active`, `vocabulary`, `residual` parameters and `flops_per_token`."""
+    count: Callable[[Mapping[str, Any], int], Mapping[str, int]] | None = None
+    """(configuration, FLOPs rule) -> `total`, `active`, `vocabulary`, `residual` parameters and
+    `flops_per_token`."""
 
 
 @dataclass(frozen=True)

@@ -56,7 +56,7 @@ def parameters(entry: Entry, tools: Tools) -> Iterator[Finding | Remark]:
         yield entry.note("not recounted: no model can be built here")
         return
     try:
-        counted = tools.count(entry.record.configuration)
+        counted = tools.count(entry.record.configuration, training.flops_rule)
     except UnavailableError as error:
         yield entry.note(f"not recounted: {error}")
         return
