@@ -13,7 +13,7 @@ import pytest
 import mhc_bench
 
 PACKAGE = Path(mhc_bench.__file__).parent
-LEAVES = {"errors", "files", "processor", "resources", "stopping"}
+LEAVES = {"errors", "files", "limits", "processor", "resources", "stopping"}
 SETTINGS = {"config", "provenance"}
 MAY_IMPORT = {
     "kit": {"training", "model", "residual", "ops"},

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import importlib.metadata
-from typing import Any
+from typing import Any, NoReturn
 
 import pytest
+import torch
 from omegaconf import OmegaConf
 
 from mhc_bench.config import part_names
@@ -93,6 +94,10 @@ def test_an_unknown_variant_is_refused_with_the_nearest_one(name: str, message: 
         ("hc", {"streams": "four"}, "streams 'four': expected a whole number"),
         ("hc", {"streams": True}, "streams True: expected a whole number"),
         ("hc", {"streams": 0}, "streams 0: expected a whole number from 1"),
+        ("hc", {"streams": 65}, "streams 65: expected a whole number from 1 to 64"),
+        ("frac", {"fractions": 128}, "fractions 128: expected a whole number from 1 to 64"),
+        ("mhc-lite", {"streams": 10**9}, "streams 1000000000: expected a whole number from 1 to 64"),
+        ("kromhc", {"streams": 9007199254740881}, "streams 9007199254740881: expected a whole number"),
         ("hc", {"scale": "big"}, "scale 'big': expected a number"),
         ("hc", {"scale": float("nan")}, "scale nan"),
         ("mhc", {"sinkhorn_iterations": 0}, "sinkhorn_iterations 0"),
@@ -107,6 +112,17 @@ def test_a_wrong_option_is_refused_in_one_line(name: str, options: dict[str, Any
     with pytest.raises(UsageError, match=message) as caught:
         made(name, **options)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["hc", "mhc", "kromhc", "mhc-orthogonal", "hc-components", "ddl"])
+def test_no_value_is_made_for_parameters_without_memory(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def make(*_: object) -> NoReturn:
+        raise AssertionError("a start value was made")
+
+    monkeypatch.setattr(resolve(name), "initial_value", make)
+    with torch.device("meta"):
+        parameters = list(made(name).parameters())
+    assert parameters and all(parameter.is_meta for parameter in parameters)
 
 
 def test_the_wrong_class_option_is_refused_in_a_direct_call_too() -> None:

@@ -180,6 +180,11 @@ def test_too_many_files_are_refused(records: Records, monkeypatch: pytest.Monkey
         (put("configuration.data.scale", 10**9), "world of scale"),
         (put("configuration.model.backbone.hidden_size", -5), "hidden_size"),
         (put("configuration.model.backbone", {"auto_map": "x"}), "auto_map"),
+        (put("configuration.variant.options.streams", 10**9), "streams 1000000000: expected"),
+        (
+            put("configuration.variant", {"connection": "kromhc", "options": {"streams": 9007199254740881}}),
+            "streams 9007199254740881: expected",
+        ),
     ],
 )
 def test_a_senseless_model_is_refused_without_building_it(

@@ -7,8 +7,8 @@ from typing import Annotated, Self
 from pydantic import Field, model_validator
 
 from mhc_bench.evidence.parts import Count, Part
+from mhc_bench.limits import MOST_STREAMS
 
-MOST_STREAMS = 64
 MOST_SUBLAYERS = 2000
 Gains = Annotated[tuple[float | None, ...], Field(max_length=MOST_SUBLAYERS)]
 """One number per sublayer, from the first; null where it was not finite."""

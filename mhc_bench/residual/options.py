@@ -9,6 +9,7 @@ from types import UnionType
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from mhc_bench.errors import UsageError, choose
+from mhc_bench.limits import MOST_STREAMS
 
 
 def checked_options(cls: type, options: Mapping[str, Any], given: Collection[str] = ()) -> dict[str, Any]:
@@ -31,6 +32,13 @@ def at_least(name: str, value: int, least: int) -> int:
     """`value`, refused below `least`."""
     if value < least:
         raise UsageError(f"{name} {value}: expected a whole number from {least}")
+    return value
+
+
+def number_of(name: str, value: int) -> int:
+    """`value` as a number of streams or fractions, refused outside 1 to `MOST_STREAMS`."""
+    if not 1 <= value <= MOST_STREAMS:
+        raise UsageError(f"{name} {value}: expected a whole number from 1 to {MOST_STREAMS}")
     return value
 
 

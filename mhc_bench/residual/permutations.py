@@ -13,7 +13,7 @@ from torch import Tensor
 
 from mhc_bench.errors import UsageError
 from mhc_bench.ops.precision import shaped
-from mhc_bench.residual.options import at_least
+from mhc_bench.residual.options import number_of
 from mhc_bench.residual.projected import ProjectedConnection, one_against_others, square
 from mhc_bench.residual.registry import register_variant
 
@@ -57,7 +57,7 @@ class PermutationConnection(ProjectedConnection):
         identity_margin: float,
         epsilon: float,
     ) -> None:
-        at_least("streams", streams, 1)
+        number_of("streams", streams)
         if not 0 <= identity_margin <= 100:
             raise UsageError(f"identity_margin {identity_margin}: expected 0 to 100")
         if any(factor > LARGEST for factor in factors):
@@ -178,7 +178,7 @@ class KroneckerHyperConnection(PermutationConnection):
             depth=depth,
             index=index,
             streams=streams,
-            factors=prime_factors(streams),
+            factors=prime_factors(number_of("streams", streams)),
             alpha=alpha,
             identity_margin=identity_margin,
             epsilon=epsilon,
@@ -193,7 +193,7 @@ class KroneckerHyperConnection(PermutationConnection):
 
 
 def prime_factors(n: int) -> tuple[int, ...]:
-    """The primes whose product is n, in rising order; none for 1 and below."""
+    """The primes whose product is n, a small number, in rising order; none for 1 and below."""
     for prime in range(2, n + 1):
         if n % prime == 0:
             return (prime, *prime_factors(n // prime))

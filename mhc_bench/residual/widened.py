@@ -11,7 +11,7 @@ from mhc_bench.ops.choice import operations_named
 from mhc_bench.ops.operations import Operations
 from mhc_bench.ops.types import Coefficients, Read
 from mhc_bench.residual.contract import Carry, Maps, ResidualConnection
-from mhc_bench.residual.options import at_least
+from mhc_bench.residual.options import number_of
 from mhc_bench.residual.slots import copies, unchanged
 
 
@@ -35,7 +35,7 @@ class WidenedConnection(ResidualConnection):
 
     def __init__(self, *, width: int, depth: int, index: int, streams: int) -> None:
         super().__init__(width=width, depth=depth, index=index)
-        self.streams = at_least("streams", streams, 1)
+        self.streams = number_of("streams", streams)
         self.operations = operations_named("eager")
 
     @abstractmethod
