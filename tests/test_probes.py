@@ -14,6 +14,7 @@ from mhc_bench.errors import RunError
 from mhc_bench.model.initialisation import torch_generator
 from mhc_bench.residual import Maps, ResidualConnection, build
 from mhc_bench.residual.measures import effective_rank, stream_cosine
+from mhc_bench.training import probes
 from mhc_bench.training.probes import Probe
 
 
@@ -167,6 +168,19 @@ def test_products_too_large_for_fp32_are_numbers_and_beyond_float64_infinite() -
                 each.read(stream)
             scalars, _ = probe.measure()
         assert scalars["composite_forward_gain_log10"] == pytest.approx(expected)
+
+
+def test_singular_values_that_are_not_found_leave_one_scalar_without_a_value(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def failing(streams: Tensor) -> Tensor:
+        raise torch.linalg.LinAlgError("did not converge")  # type: ignore[attr-defined]
+
+    expected, _ = probed(chain("mhc"), seed=0)
+    monkeypatch.setattr(probes, "effective_rank", failing)
+    scalars, _ = probed(chain("mhc"), seed=0)
+    assert math.isnan(scalars.pop("stream_effective_rank"))
+    assert expected.pop("stream_effective_rank") > 1 and scalars == expected
 
 
 class NoMatrix(ResidualConnection):

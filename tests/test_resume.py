@@ -27,7 +27,7 @@ from mhc_bench import files
 from mhc_bench.config import RunConfig
 from mhc_bench.config.identity import run_id
 from mhc_bench.errors import RunError
-from mhc_bench.training import TrainingSummary, checkpoints, fit, fitting, module, state
+from mhc_bench.training import TrainingSummary, checkpoints, fit, fitting, module, probes, state
 from mhc_bench.training.checkpoints import checkpoint_folders, newest_good
 
 STEPS = 7
@@ -179,6 +179,26 @@ def test_a_run_that_is_killed_twice_counts_both(corpus: Path, tmp_path: Path, un
     summary = fit(config, tmp_path)
     same(summary, tmp_path, *undisturbed)
     assert summary.restarts == 2
+
+
+def test_a_probe_that_fails_when_a_run_goes_on_costs_neither_rows_nor_the_run(
+    corpus: Path, tmp_path: Path, undisturbed: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config, rank, calls = run_with_dropout(corpus), probes.effective_rank, iter(range(1000))
+
+    def killed() -> None:
+        before_the_update()
+        fit(config, tmp_path)
+
+    def failing(streams: torch.Tensor) -> torch.Tensor:
+        if next(calls) == 0:
+            raise torch.linalg.LinAlgError("did not converge")  # type: ignore[attr-defined]
+        return rank(streams)
+
+    assert in_child(killed) == (KILLED, None)
+    monkeypatch.setattr(probes, "effective_rank", failing)
+    same(fit(config, tmp_path), tmp_path, *undisturbed)
+    assert next(calls) > 1
 
 
 @pytest.mark.ranks

@@ -120,10 +120,9 @@ class Probe:
         if stream is None or not _is_widened(stream, sublayers[-1].maps):
             return {"stream_cosine": NAN, "stream_effective_rank": NAN}
         streams = _plain(stream)
-        rank = effective_rank(streams) if bool(streams.isfinite().all()) else torch.tensor(NAN)
         return {
             "stream_cosine": float(stream_cosine(streams).mean()),
-            "stream_effective_rank": float(rank.mean()),
+            "stream_effective_rank": _mean_rank(streams),
         }
 
 
@@ -293,6 +292,16 @@ def _restore(connection: ResidualConnection, method: str) -> None:
 def _is_widened(stream: Tensor, maps: Maps | None) -> bool:
     """Whether the stream is [..., n, C] with n > 1 streams."""
     return maps is not None and maps.pre.shape[-1] > 1 and stream.shape[-2:-1] == maps.pre.shape[-1:]
+
+
+def _mean_rank(streams: Tensor) -> float:
+    """NaN where streams are not finite, or where LAPACK's iteration finds no singular values."""
+    if not bool(streams.isfinite().all()):
+        return NAN
+    try:
+        return float(effective_rank(streams).mean())
+    except torch.linalg.LinAlgError:  # type: ignore[attr-defined]
+        return NAN
 
 
 def _plain(stream: Tensor) -> Tensor:

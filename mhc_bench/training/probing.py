@@ -42,8 +42,7 @@ class Probes(L.Callback):
         scalars, sublayers, depth = self.measure(pl_module)
         if trainer.is_global_zero:
             self.recorder.open_table(list(scalars))
-            columns = ["step", *(sublayers[0] if sublayers else ())]
-            self.table = Table(self.run_dir / PROBES_FILE, columns, trainer.global_step)
+            self.table = Table(self.run_dir / PROBES_FILE, ["step", *sublayers[0]], trainer.global_step)
         if trainer.global_step == 0:
             self._report(scalars, sublayers, depth)
 
@@ -65,7 +64,7 @@ class Probes(L.Callback):
 
     @torch.no_grad()
     def measure(self, module: ResidualTraining) -> tuple[Row, list[Row], dict[str, Any]]:
-        """Scalars, a row per sublayer, gains and matrices over depth; nothing from a pass that is not finite.
+        """Scalars, a row per sublayer, gains and matrices over depth.
 
         Every rank takes part on the same rows: FSDP communicates.
         """
@@ -74,16 +73,11 @@ class Probes(L.Callback):
         # compiled layers would go past what the probe puts around the connections' methods
         with probe, torch.compiler.set_stance("force_eager"):
             module.model(input_ids=self.ids, use_cache=False)
-        try:
-            scalars, sublayers = probe.measure()
-        except torch.linalg.LinAlgError:  # type: ignore[attr-defined]
-            return {}, [], {}
+        scalars, sublayers = probe.measure()
         return scalars, sublayers, _over_depth(sublayers, probe.mixing())
 
     def _report(self, scalars: Row, sublayers: list[Row], depth: dict[str, Any]) -> None:
         step = self.clock.step
-        if not scalars:
-            return
         self.recorder.history.add_probes(step, scalars)
         self.recorder.report(scalars)
         if self.table is not None:
