@@ -54,7 +54,7 @@ def _at(places: Places, own: Sequence[int], found: Sequence[float | None], *, lo
     values = np.array([math.nan if v is None or (log and v <= 0) else v for v in found])
     drawn = np.log(values) if log else values
     between = np.interp(places, own, drawn, left=math.nan, right=math.nan)
-    line = np.exp(between) if log else between
+    line: Line = np.exp(between) if log else between
     line[np.searchsorted(places, own)] = values  # to the bit, and beside a gap too
     return line
 
