@@ -113,6 +113,7 @@ def places(tmp_path: Path) -> dict[str, Path]:
 TEXT = ["data=stdlib", "evaluation.tasks=[]", "variants=[mhc]"]
 SHORT_ROWS = ["training.sequence_length=8", "training.batch_tokens=64", "data.tokenizer.kind=bytes"]
 HALVES = ["data.validation_fraction=0.5", "data.validation_tokens=8"]
+RECORDS = str(Path(__file__).parent / "fixtures" / "records" / "version-2")
 SHARDS = ["prepare", "fineweb-edu", "subset=''", "revision=''", "vocabulary=300", "tokenizer=bytes"]
 CASES: list[tuple[str, list[str], str]] = [
     ("an unknown suite", ["run", "smok"], "did you mean 'smoke'"),
@@ -143,6 +144,14 @@ CASES: list[tuple[str, list[str], str]] = [
     ("no data to prepare", [*SHARDS, "source={nothing}", "path={nothing}"], "does not exist"),
     ("no records", ["leaderboard", "{none}"], "no records"),
     ("nothing to verify", ["verify", "{nothing}"], "nothing"),
+    ("a list that does not end", ["run", "smoke", "variants=[baseline"], "is a bracket"),
+    ("an option out of its range", ["check", "mhc", "streams=0"], "whole number from 1"),
+    ("runs that are a file", ["list", "runs", "--runs", "{file}"], "expected a folder"),
+    ("a record that is none", ["describe", "{tokenizer.json}"], "not a valid record"),
+    ("nothing to run again", ["reproduce", "{tokenizer.json}", "--out", "{nothing}"], "not a valid record"),
+    ("a page in a file", ["leaderboard", RECORDS, "--out", "{file}"], "is a file"),
+    ("no document", ["leaderboard", RECORDS, "--out", "{none}", "--into", "{nothing}"], "no such document"),
+    ("no place in it", ["leaderboard", RECORDS, "--out", "{none}", "--into", "{file}"], "to write between"),
 ]
 """What is wrong, the command, and a part of the line."""
 LOOKED_INTO: list[tuple[str, list[str], str]] = [

@@ -12,7 +12,7 @@ from scipy import stats
 from test_a_a_runs import with_repeats
 
 from mhc_bench import cli
-from mhc_bench.evidence import load_board
+from mhc_bench.evidence import Record, load_board, read_records
 from mhc_bench.evidence.collate import collate
 from mhc_bench.evidence.pairwise import numbers, paired, words
 
@@ -145,3 +145,24 @@ def test_several_suites_in_one_folder_ask_for_a_name(capsys: pytest.CaptureFixtu
     assert cli.main(["compare", str(QUICK.parent), "hc", "mhc"]) == 2
     assert "--suite names one" in capsys.readouterr().err
     assert cli.main(["compare", str(QUICK.parent), "hc", "mhc", "--suite", "quick"]) == 0
+
+
+@pytest.mark.parametrize("pair", [("hc", "mhc"), ("mhc", "hc"), ("hc", "baseline")])
+def test_runs_of_variants_that_are_not_compared_are_no_gap(
+    pair: tuple[str, str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    gaps = as_json(capsys, str(QUICK), *pair)["arms"][0]["gaps"]
+    assert not any("has no record" in gap for gap in gaps)
+
+
+def test_a_run_of_one_of_the_two_that_has_no_record_is_a_gap() -> None:
+    board = collate([each for each in read_records(QUICK) if not _is(each, "hc", 3)])
+    for first, second in (("hc", "mhc"), ("mhc", "hc")):
+        arm, _ = paired(board.arms[0], first, second)
+        assert arm.missing == (("hc", 3),)
+    arm, _ = paired(board.arms[0], "mhc", "baseline")
+    assert arm.missing == ()
+
+
+def _is(record: Record, variant: str, seed: int) -> bool:
+    return (record.identity.variant, record.identity.seed) == (variant, seed)

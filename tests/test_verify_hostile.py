@@ -195,7 +195,7 @@ def test_a_senseless_model_is_refused_without_building_it(
     configuration = records.read("hc/seed1")
     change(configuration)  # type: ignore[operator]
     with pytest.raises(ValueError, match=said):
-        count(configuration["configuration"])
+        count(configuration["configuration"], 1)
 
 
 def test_no_module_is_imported_because_a_record_names_it(records: Records) -> None:
@@ -205,7 +205,7 @@ def test_no_module_is_imported_because_a_record_names_it(records: Records) -> No
     configuration = records.read("hc/seed1")["configuration"]
     configuration["variant"]["connection"] = "antigravity:Flight"
     with pytest.raises(UnavailableError, match="not registered here"):
-        count(configuration)
+        count(configuration, 1)
 
 
 def test_the_command_says_what_is_wrong_and_how_much(
@@ -215,7 +215,7 @@ def test_the_command_says_what_is_wrong_and_how_much(
     assert cli.main(["verify", str(records.path("hc/seed1"))]) == 1
     first, *_, last = capsys.readouterr().out.splitlines()
     assert "hc/seed1.json: training summary: found tokens 1; expected" in first
-    assert last == "1 records read: 1 problems in 1 files"
+    assert last == "1 record read: 1 problem in 1 file"
     assert cli.main(["verify", "--json", str(records.path("hc/seed1"))]) == 1
     told = json.loads(capsys.readouterr().out)
     assert [problem["check"] for problem in told["problems"]] == ["training summary"]

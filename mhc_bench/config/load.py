@@ -90,7 +90,12 @@ def parse_overrides(overrides: Iterable[str]) -> dict[str, Any]:
             raise UsageError(f"override {item!r}: expected key=value, such as training.steps=100")
     try:
         content = OmegaConf.to_container(OmegaConf.from_dotlist(items))
-    except (OmegaConfBaseException, yaml.YAMLError, ValueError) as error:
+    except yaml.YAMLError:
+        raise UsageError(
+            f"overrides {' '.join(items)}: a value that is not YAML: expected key=value, such as "
+            "variants=[baseline,mhc] (is a bracket or a quote not closed, or a space missing after a colon?)"
+        ) from None
+    except (OmegaConfBaseException, ValueError) as error:
         raise UsageError(f"overrides {' '.join(items)}: {str(error).splitlines()[0]}") from None
     return as_mapping("overrides", content)
 

@@ -93,6 +93,8 @@ class Arm:
     """The variant that the others are compared with."""
     reproductions: Mapping[str, tuple[Reproduction, ...]] = field(default_factory=dict)
     """Digest of a record -> what others' repetitions of it gave."""
+    left_out: frozenset[str] = frozenset()
+    """Variants whose rows a comparison of others does without."""
 
     @cached_property
     def records(self) -> tuple[Record, ...]:
@@ -106,10 +108,10 @@ class Arm:
 
     @property
     def missing(self) -> tuple[tuple[str, int], ...]:
-        """Runs that a record says were started, and that have no record here."""
+        """Runs of these variants that a record says were started, and that have no record here."""
         there = {(row.variant, seed) for row in (*self.rows, *self.repeats) for seed in row.runs}
         started = {run for record in self.records if record.started for run in record.started.runs}
-        return tuple(sorted(started - there))
+        return tuple(sorted(run for run in started - there if run[0] not in self.left_out))
 
     @property
     def baseline(self) -> Row | None:
@@ -141,7 +143,8 @@ class Arm:
             (row for row in self.rows if row.variant in (variant, *others)),
             key=lambda row: row.variant != variant,
         )
-        return replace(self, rows=tuple(rows), reference=variant)
+        left_out = frozenset(row.variant for row in self.rows if row not in rows)
+        return replace(self, rows=tuple(rows), reference=variant, left_out=left_out)
 
     def cell(self, row: Row, quantity: Quantity) -> Cell:
         """A quantity of one variant over its seeds; computed once, by variant and the quantity's key."""

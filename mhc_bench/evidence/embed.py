@@ -4,32 +4,45 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import NamedTuple
 
 from mhc_bench.errors import UsageError
-from mhc_bench.evidence.leaderboard import load_board, readme_fragment
+from mhc_bench.evidence.collate import Board
+from mhc_bench.evidence.leaderboard import readme_fragment
 from mhc_bench.files import write_text
 
 
-def embed(folders: list[Path], figures: Path, document: Path) -> None:
-    """Put the page's head between `<!-- leaderboard:SUITE -->` and `<!-- /leaderboard:SUITE -->`.
+class Slot(NamedTuple):
+    """A document's text before and after what is to be written, the two comments included."""
 
-    Args:
-        folders: where the records are.
-        figures: where the leaderboard, and so its figures, was written.
+    document: Path
+    before: str
+    after: str
+
+
+def slot(suite: str, document: Path) -> Slot:
+    """What lies around `<!-- leaderboard:SUITE -->` ... `<!-- /leaderboard:SUITE -->`.
 
     Raises:
         UsageError: `document` is missing or has no such pair of comments.
     """
-    board = load_board(folders)
     if not document.is_file():
         raise UsageError(f"no such document: {document}")
-    text = document.read_text(encoding="utf-8")
-    opening, closing = f"<!-- leaderboard:{board.suite} -->", f"<!-- /leaderboard:{board.suite} -->"
-    before, found, rest = text.partition(opening)
+    opening, closing = f"<!-- leaderboard:{suite} -->", f"<!-- /leaderboard:{suite} -->"
+    before, found, rest = document.read_text(encoding="utf-8").partition(opening)
     _, ended, after = rest.partition(closing)
     if not found or not ended:
         raise UsageError(f"{document} has no {opening} ... {closing} to write between")
+    return Slot(document, before + opening, closing + after)
+
+
+def embed(board: Board, figures: Path, place: Slot) -> None:
+    """Put the page's head into a document.
+
+    Args:
+        figures: where the leaderboard, and so its figures, was written.
+    """
     # links in a document are relative to its own folder
-    place = Path(os.path.relpath(figures, document.parent)).as_posix()
-    fragment = readme_fragment(board, place).strip()
-    write_text(document, f"{before}{opening}\n\n{fragment}\n\n{closing}{after}")
+    links = Path(os.path.relpath(figures, place.document.parent)).as_posix()
+    fragment = readme_fragment(board, links).strip()
+    write_text(place.document, f"{place.before}\n\n{fragment}\n\n{place.after}")

@@ -44,6 +44,20 @@ def read_record(path: Path) -> Record:
     return record
 
 
+def given_record(path: Path) -> Record:
+    """The record in a file that a user named.
+
+    Raises:
+        UsageError: as `read_record`, or no such file.
+    """
+    if not path.is_file():
+        raise UsageError(f"no such record: {path}")
+    try:
+        return read_record(path)
+    except RunError as error:
+        raise UsageError(str(error)) from error
+
+
 def first_problem(error: ValidationError) -> str:
     """One line: the first field that is wrong, and how many more are."""
     problems = error.errors(include_url=False, include_context=False)

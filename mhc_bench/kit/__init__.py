@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from typing import Any
 
-from mhc_bench.errors import choose
+from mhc_bench.errors import UsageError, choose
 from mhc_bench.kit.checks import CHECKS, SLOW
 from mhc_bench.kit.outcome import Check, Outcome, outcome_of
 from mhc_bench.kit.report import Report
@@ -37,6 +37,21 @@ __all__ = [
 ]
 
 _PLACE = ("width", "depth", "index")
+
+
+def _refuse_options(subject: Subject) -> None:
+    """One line for options that the variant refuses; what else goes wrong is for the checks to tell.
+
+    Raises:
+        UsageError: an unknown option, or a value of the wrong type or range.
+    """
+    checked_options(subject.kind, subject.options, _PLACE)
+    try:
+        subject.fresh()
+    except UsageError:
+        raise
+    except Exception:
+        return
 
 
 def check_named(name: str) -> Check:
@@ -68,7 +83,7 @@ def check_variant(
         UsageError: an unknown variant, option, backbone or check.
     """
     subject = Subject(variant, dict(options or {}), backbone or Backbone())
-    checked_options(subject.kind, subject.options, _PLACE)
+    _refuse_options(subject)
     subject.backbone.stock()
     chosen = [check_named(name) for name in only] or CHECKS
     name = variant if isinstance(variant, str) else variant.__name__

@@ -12,7 +12,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 from mhc_bench.config import (
     RunConfig,
@@ -119,7 +121,8 @@ def _tell_missing(suite: SuiteConfig, missing: list[RunConfig], root: Path, cons
     for each in missing:
         folder = run_folder(root, each)
         job = "" if states is None else f"; {job_line(each, folder, states)}"
-        console.print(f"  {Reporter.name(each)}: {read_state(folder).standing}{job}", highlight=False)
+        line = f"  {Reporter.name(each)}: {read_state(folder).standing}{job}"
+        console.print(line, highlight=False, markup=False)
 
 
 def _compute(
@@ -194,12 +197,12 @@ def show_leaderboard(folders: list[Path], out: Path, console: Console) -> None:
     build_leaderboard(folders, out, formulas())
     headings, *rows = render_summary(load_board(folders))
     for measure, lines in itertools.groupby(rows, key=lambda row: row[0]):
-        table = Table(*headings[1:], title=measure, title_justify="left", box=None, pad_edge=False)
+        table = Table(*headings[1:], title=escape(measure), title_justify="left", box=None, pad_edge=False)
         for line in lines:
-            table.add_row(*line[1:])
+            table.add_row(*map(Text, line[1:]))
         console.print(table)
     for name in ("leaderboard.md", "leaderboard.html"):
-        console.print(f"Leaderboard: {out / name}", highlight=False, soft_wrap=True)
+        console.print(f"Leaderboard: {out / name}", highlight=False, soft_wrap=True, markup=False)
 
 
 def leaderboard_folder(root: Path, suite: SuiteConfig) -> Path:
@@ -257,7 +260,7 @@ def train(name: str, overrides: list[str], root: Path) -> int:
                 return 0
             if not (evaluable(each, folder) or read_state(folder).finished):
                 record_run(each, folder)
-    Console().print(f"trained: {folder}", highlight=False, soft_wrap=True)
+    Console().print(f"trained: {folder}", highlight=False, soft_wrap=True, markup=False)
     return 0
 
 
@@ -350,9 +353,9 @@ def _print_scores(folder: Path) -> None:
             str(task.shots),
             _optional(task.chance),
         )
-        table.add_row(name, task.metric, *numbers)
+        table.add_row(*map(Text, (name, task.metric, *numbers)))
     Console().print(table)
-    Console().print(f"{folder / EVALUATION_FILE}", highlight=False, soft_wrap=True)
+    Console().print(f"{folder / EVALUATION_FILE}", highlight=False, soft_wrap=True, markup=False)
 
 
 def _optional(value: float | None) -> str:
@@ -363,11 +366,17 @@ def leaderboard(records_dir: Path, suite: str | None, out: Path | None, into: Pa
     """Records to tables and figures."""
     folders = records_folders(records_dir, suite)
     place = out or records_dir / "leaderboard"
-    show_leaderboard(folders, place, Console())
-    if into is not None:
-        from mhc_bench.evidence.embed import embed
+    check_folder("--out", place)
+    if into is None:
+        show_leaderboard(folders, place, Console())
+        return 0
+    from mhc_bench.evidence import load_board
+    from mhc_bench.evidence.embed import embed, slot
 
-        embed(folders, place, into)
+    board = load_board(folders)
+    document = slot(board.suite, into)  # refused before anything is written
+    show_leaderboard(folders, place, Console())
+    embed(board, place, document)
     return 0
 
 

@@ -13,7 +13,7 @@ from omegaconf import OmegaConf
 from mhc_bench.config import RunConfig, load_suite, part_names, plain, run_configs
 from mhc_bench.config.load import parse_overrides
 from mhc_bench.config.parts import read_variant, variant_names
-from mhc_bench.errors import UsageError, choose
+from mhc_bench.errors import choose
 
 BACKBONE_OF_VARIANTS = "smoke"
 """The suite whose model a variant is described on; `model=` names another."""
@@ -125,11 +125,9 @@ def _on_backbone(name: str, runs: list[RunConfig]) -> dict[str, Any]:
 
 def describe_record(path: Path) -> dict[str, Any]:
     """What a record says of itself, without its curves."""
-    from mhc_bench.evidence import read_record
+    from mhc_bench.evidence.store import given_record
 
-    if not path.is_file():
-        raise UsageError(f"no such record: {path}")
-    content = read_record(path).model_dump(mode="json")
+    content = given_record(path).model_dump(mode="json")
     mechanism = content.get("mechanism")
     if mechanism:
         mechanism.pop("curves")

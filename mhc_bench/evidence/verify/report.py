@@ -34,8 +34,9 @@ class Report:
     def _verdict(self) -> str:
         files = len({problem.file for problem in self.problems})
         if self.problems:
-            return f"{self.records} records read: {len(self.problems)} problems in {files} files"
-        return f"{self.records} records: no problem found"
+            where = f"{_counted(len(self.problems), 'problem')} in {_counted(files, 'file')}"
+            return f"{_counted(self.records, 'record')} read: {where}"
+        return f"{_counted(self.records, 'record')}: no problem found"
 
     def to_json(self) -> dict[str, Any]:
         """Plain values."""
@@ -44,3 +45,7 @@ class Report:
             "problems": [dataclasses.asdict(problem) for problem in self.problems],
             "notes": [dataclasses.asdict(note) for note in self.notes],
         }
+
+
+def _counted(number: int, what: str) -> str:
+    return f"{number} {what}" if number == 1 else f"{number} {what}s"
