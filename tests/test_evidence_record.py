@@ -14,6 +14,7 @@ from pydantic import ValidationError
 
 from mhc_bench.errors import RunError, UsageError
 from mhc_bench.evidence import (
+    GAIN_BACKWARD,
     GAIN_FORWARD,
     LOSS,
     Record,
@@ -231,6 +232,16 @@ def test_a_curve_with_steps_out_of_order_or_of_another_length_is_refused(
     text = damaged(make_record(), f"mechanism.curves.{LOSS}", curve)
     with pytest.raises(ValidationError, match="steps"):
         Record.model_validate_json(text)
+
+
+def test_gains_and_matrices_over_no_sublayer_are_refused() -> None:
+    gains = (GAIN_FORWARD, GAIN_BACKWARD, "forward_gain", "backward_gain")
+    depth: dict[str, object] = {"step": 120, "product": [[1.0]], "mixing": [[[1.0]]]}
+    one = damaged(make_record(), "mechanism.depth", depth | dict.fromkeys(gains, [1.0]))
+    assert Record.model_validate_json(one).mechanism
+    none = damaged(make_record(), "mechanism.depth", depth | dict.fromkeys((*gains, "mixing"), []))
+    with pytest.raises(ValidationError, match="mixing"):
+        Record.model_validate_json(none)
 
 
 def test_the_committed_schema_is_the_one_of_the_code() -> None:

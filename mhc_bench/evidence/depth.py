@@ -29,7 +29,7 @@ class Depth(Part):
     """At l: of the product of the sublayers from the first to l."""
     composite_backward_gain: Gains
     """At l: of the product of the sublayers from l to the last."""
-    mixing: Annotated[tuple[Matrix, ...], Field(max_length=MOST_SUBLAYERS)]
+    mixing: Annotated[tuple[Matrix, ...], Field(min_length=1, max_length=MOST_SUBLAYERS)]
     """H_res of each sublayer, to six digits."""
     product: Matrix
     """The product of all of them, multiplied for each token and then averaged."""

@@ -36,8 +36,8 @@ def depth(entry: Entry, tools: Tools) -> Iterator[Finding]:
 def _ends(found: Depth) -> dict[str, float | None]:
     """The composite gains of the whole model."""
     return {
-        GAIN_FORWARD: found.composite_forward_gain[-1] if found.mixing else None,
-        GAIN_BACKWARD: found.composite_backward_gain[0] if found.mixing else None,
+        GAIN_FORWARD: found.composite_forward_gain[-1],
+        GAIN_BACKWARD: found.composite_backward_gain[0],
     }
 
 
