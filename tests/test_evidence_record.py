@@ -237,9 +237,9 @@ def test_a_curve_with_steps_out_of_order_or_of_another_length_is_refused(
 def test_gains_and_matrices_over_no_sublayer_are_refused() -> None:
     gains = (GAIN_FORWARD, GAIN_BACKWARD, "forward_gain", "backward_gain")
     depth: dict[str, object] = {"step": 120, "product": [[1.0]], "mixing": [[[1.0]]]}
-    one = damaged(make_record(), "mechanism.depth", depth | dict.fromkeys(gains, [1.0]))
+    one = damaged(make_record(), "mechanism.depth", depth | {name: [1.0] for name in gains})
     assert Record.model_validate_json(one).mechanism
-    none = damaged(make_record(), "mechanism.depth", depth | dict.fromkeys((*gains, "mixing"), []))
+    none = damaged(make_record(), "mechanism.depth", depth | {name: [] for name in (*gains, "mixing")})
     with pytest.raises(ValidationError, match="mixing"):
         Record.model_validate_json(none)
 
