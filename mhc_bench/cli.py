@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import sys
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -13,6 +14,7 @@ from typing import NoReturn
 from mhc_bench.errors import MhcBenchError, UsageError, closest
 
 OVERRIDES_HELP = "OmegaConf dotlist, such as training.steps=100 or variants=[baseline,mhc]"
+OVERRIDE = re.compile(r"[\w.+~\[\]]+=")
 LISTS = ("suites", "variants", "models", "tasks", "runs")
 
 
@@ -64,12 +66,24 @@ def _parse(words: list[str]) -> argparse.Namespace:
         hint = f"; did you mean {near!r}?" if near else ""
         raise UsageError(f"unknown command {verb!r}: expected one of {', '.join(verbs)}{hint}")
     # argparse cannot mix a list of positionals with options, so the overrides are taken out first
-    overrides = [word for word in words if "=" in word and not word.startswith("-")]
-    options = parser.parse_args([word for word in words if word not in overrides])
+    places = _override_places(words, verbs[verb] if verb else parser)
+    overrides = [words[place] for place in places]
+    options = parser.parse_args([word for place, word in enumerate(words) if place not in places])
     if overrides and not hasattr(options, "overrides"):
         raise UsageError(f"{verb} takes no overrides: {' '.join(overrides)}")
     options.overrides = overrides
     return options
+
+
+def _override_places(words: list[str], parser: argparse.ArgumentParser) -> list[int]:
+    """Which of `words` are settings: they look like `key=value`, and no option before them takes a value."""
+    takers = [name for each in parser._actions if each.nargs != 0 for name in each.option_strings]
+
+    def is_value(place: int) -> bool:
+        before = words[place - 1] if place else ""
+        return before.startswith("-") and any(name.startswith(before) for name in takers)
+
+    return [i for i, word in enumerate(words) if OVERRIDE.match(word) and not is_value(i)]
 
 
 def _suite_command(word: str) -> str | None:

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from mhc_bench import cli
+from mhc_bench.suite import doctor
 
 WORKING = [
     "run",
@@ -31,6 +32,59 @@ WORKING = [
     "new-variant",
     "check",
 ]
+
+
+def test_what_a_run_failed_with_is_listed_as_it_was_said(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "s-1" / "hc[2]" / "seed0"
+    folder.mkdir(parents=True)
+    (folder / "config.yaml").write_text("")
+    (folder / "failure.txt").write_text("[/tmp] is full, shape [red]")
+    assert cli.main(["list", "runs", "--runs", str(tmp_path)]) == 0
+    said = "".join(capsys.readouterr().out.split())
+    assert "hc[2]/seed0" in said and "[/tmp]isfull,shape[red]" in said
+
+
+def test_findings_of_doctor_are_shown_as_they_are(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    found = [doctor.Finding("mhc_paper", "note", "needs mhc-bench[math] [/x]")]
+    monkeypatch.setattr(doctor, "examine", lambda: found)
+    assert cli.main(["doctor"]) == 0
+    assert "needs mhc-bench[math] [/x]" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("words", "overrides", "rest"),
+    [
+        (
+            ["run", "quick", "--correction", "threads=2", "seeds=[0]"],
+            ["seeds=[0]"],
+            {"correction": "threads=2"},
+        ),
+        (
+            ["run", "seeds=[0]", "quick", "--corr", "a=b", "a.b=c d"],
+            ["seeds=[0]", "a.b=c d"],
+            {"suite": "quick"},
+        ),
+        (
+            ["run", "quick", "--records", "x=1", "x=1", "--dry-run", "y=2"],
+            ["x=1", "y=2"],
+            {"records": Path("x=1")},
+        ),
+        (["reproduce", "r.json", "--by", "a=b"], [], {"by": "a=b"}),
+        (["verify", "runs/a=b", "./c=d"], [], {"paths": [Path("runs/a=b"), Path("c=d")]}),
+        (["check", "mhc", "--only", "sizes", "streams=2"], ["streams=2"], {"only": ["sizes"]}),
+        (["run", "quick", "variants.mhc.options={streams: 2}", "seeds[0]=1"], None, {"suite": "quick"}),
+    ],
+)
+def test_settings_are_told_from_values_of_options_and_from_paths(
+    words: list[str], overrides: list[str] | None, rest: dict[str, object]
+) -> None:
+    options = cli._parse(words)
+    assert options.overrides == (words[2:] if overrides is None else overrides)
+    assert {name: getattr(options, name) for name in rest} == rest
 
 
 def test_help_names_the_working_verbs_and_no_other(capsys: pytest.CaptureFixture[str]) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.console import Console
 from tampering import FIXTURES, Content, put
 from tiny_runs import tiny_run, write_corpus
 
@@ -20,13 +21,19 @@ from mhc_bench.evidence.compare import compare_results, judge
 from mhc_bench.evidence.export import to_json
 from mhc_bench.evidence.leaderboard import Contents, page
 from mhc_bench.evidence.record import canonical
-from mhc_bench.evidence.reproduction import parse_reproduction, reproduction_schema
+from mhc_bench.evidence.reproduction import Difference, parse_reproduction, reproduction_schema
 from mhc_bench.evidence.tables import runs
 from mhc_bench.evidence.verify import verify
 from mhc_bench.suite import reproduce as module
 from mhc_bench.suite.worker import complete_run
 
 RERUN = module.rerun
+
+
+def test_differences_are_shown_as_the_records_say_them(capsys: pytest.CaptureFixture[str]) -> None:
+    row = Difference(what="platform [/x]", recorded="Linux [red]", here="Linux [a]")
+    module._print_table(Console(width=200), "Differences", (row,))
+    assert "platform [/x]  Linux [red]  Linux [a]" in capsys.readouterr().out
 
 
 def in_process(runs: list[RunConfig], root: Path, *rest: object) -> dict[str, object]:

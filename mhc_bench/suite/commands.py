@@ -366,17 +366,11 @@ def leaderboard(records_dir: Path, suite: str | None, out: Path | None, into: Pa
     """Records to tables and figures."""
     folders = records_folders(records_dir, suite)
     place = out or records_dir / "leaderboard"
-    check_folder("--out", place)
-    if into is None:
-        show_leaderboard(folders, place, Console())
-        return 0
-    from mhc_bench.evidence import load_board
-    from mhc_bench.evidence.embed import embed, slot
-
-    board = load_board(folders)
-    document = slot(board.suite, into)  # refused before anything is written
     show_leaderboard(folders, place, Console())
-    embed(board, place, document)
+    if into is not None:
+        from mhc_bench.evidence.embed import embed
+
+        embed(folders, place, into)
     return 0
 
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from packaging.requirements import Requirement
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from mhc_bench.provenance import machine
 
@@ -41,7 +42,7 @@ def show(as_json: bool) -> int:
         for heading in ("what", "verdict", "detail"):
             table.add_column(heading, overflow="fold")
         for finding in findings:
-            table.add_row(finding.what, finding.verdict, finding.detail)
+            table.add_row(*map(Text, (finding.what, finding.verdict, finding.detail)))
         Console().print(table)
     return 1 if any(finding.verdict == "missing" for finding in findings) else 0
 
