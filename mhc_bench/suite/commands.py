@@ -366,11 +366,17 @@ def leaderboard(records_dir: Path, suite: str | None, out: Path | None, into: Pa
     """Records to tables and figures."""
     folders = records_folders(records_dir, suite)
     place = out or records_dir / "leaderboard"
-    show_leaderboard(folders, place, Console())
-    if into is not None:
-        from mhc_bench.evidence.embed import embed
+    check_folder("--out", place)
+    if into is None:
+        show_leaderboard(folders, place, Console())
+        return 0
+    from mhc_bench.evidence import load_board
+    from mhc_bench.evidence.embed import embed, slot
 
-        embed(folders, place, into)
+    board = load_board(folders)
+    document = slot(board.suite, into)  # refused before anything is written
+    show_leaderboard(folders, place, Console())
+    embed(board, place, document)
     return 0
 
 

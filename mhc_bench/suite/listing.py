@@ -11,6 +11,7 @@ from rich.text import Text
 
 from mhc_bench.config import part_names
 from mhc_bench.config.parts import installed_variants, read_part, read_variant, variant_names
+from mhc_bench.errors import UsageError
 from mhc_bench.resources import configs_dir, tasks_dir
 from mhc_bench.suite.state import read_state
 
@@ -22,13 +23,13 @@ def show(what: str, runs: Path, as_json: bool) -> int:
     rows = (
         {"suites": suites, "variants": variants, "models": models, "tasks": tasks}[what]()
         if what != "runs"
-        else (found_runs(runs))
+        else found_runs(runs)
     )
     if as_json:
         print(json.dumps(rows, indent=1))
         return 0
     if not rows:
-        print(f"no {what} here")
+        print(f"no runs in {runs}" if what == "runs" else f"no {what} here")
         return 0
     table = Table(box=None, pad_edge=False)
     for heading in rows[0]:
@@ -73,6 +74,8 @@ def tasks() -> Rows:
 
 def found_runs(root: Path) -> Rows:
     """Runs below a folder, and where each stands."""
+    if root.exists() and not root.is_dir():
+        raise UsageError(f"--runs {root}: expected a folder")
     folders = sorted(path.parent for path in root.glob("*/*/seed*/config.yaml"))
     states = [(folder, read_state(folder)) for folder in folders]
     return [

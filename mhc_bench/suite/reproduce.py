@@ -18,6 +18,7 @@ from mhc_bench.evidence.compare import compare_environment, compare_results, jud
 from mhc_bench.evidence.parts import Numerics, Provenance
 from mhc_bench.evidence.record import RESULTS
 from mhc_bench.evidence.reproduction import Difference, Reproduction, reproduction_json
+from mhc_bench.evidence.store import given_record
 from mhc_bench.files import write_json, write_text
 from mhc_bench.suite.preflight import check_evaluations, preflight
 from mhc_bench.suite.record import ORIGIN_FILE, provenance
@@ -41,12 +42,10 @@ def reproduce(path: Path, out: Path, by: str, repetition: Path | None = None) ->
         0 for identical bits or inside the interval, else 1.
 
     Raises:
-        UsageError: nothing that can be run again, or `out` is in use.
-        RunError: the record is damaged, or the run failed.
+        UsageError: no record, nothing that can be run again, or `out` is in use.
+        RunError: the run failed.
     """
-    if not path.is_file():
-        raise UsageError(f"no such record: {path}")
-    record = read_record(path)
+    record = given_record(path)
     run = runnable(record, path)
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise UsageError(f"{out} exists: expected a new or an empty folder")
@@ -110,9 +109,7 @@ def other_record(record: Record, path: Path) -> Record:
     Raises:
         UsageError: it is no other record of the same run with a result.
     """
-    if not path.is_file():
-        raise UsageError(f"no such record: {path}")
-    again = read_record(path)
+    again = given_record(path)
     names = ("suite", "protocol_id", "variant", "connection", "options", "seed")
     for name in names:
         ours, theirs = getattr(record.identity, name), getattr(again.identity, name)
