@@ -295,7 +295,16 @@ def test_text_of_a_record_is_no_markup_on_the_page() -> None:
 
 @pytest.mark.parametrize(
     ("text", "expected"),
-    [("a|b", r"a\|b"), ("a\nb", "a b"), ("<b>", "&lt;b&gt;"), ("x_y", "x_y"), ("[a](b)", r"\[a\](b)")],
+    [
+        ("a|b", r"a\|b"),
+        ("a\nb", "a b"),
+        ("<b>", "&lt;b&gt;"),
+        ("x_y", "x_y"),
+        ("[a](b)", r"\[a\](b)"),
+        ("http://evil.example", "http:&#47;&#47;evil.example"),
+        ("see www.evil.example, WWW.evil.example", "see www&#46;evil.example, WWW&#46;evil.example"),
+        ("mailto:a@evil.example", "mailto:a@<!-- -->evil.example"),
+    ],
 )
 def test_markdown_cells_are_escaped(text: str, expected: str) -> None:
     assert escape(text) == expected

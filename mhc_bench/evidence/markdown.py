@@ -13,6 +13,13 @@ from mhc_bench.evidence.tables import WORDS, Table
 
 SPECIAL = re.compile(r"([\\`*\[\]|~#])")
 ENTITIES = {"&": "&amp;", "<": "&lt;", ">": "&gt;"}
+ADDRESSES = (
+    (re.compile("://"), ":&#47;&#47;"),
+    (re.compile(r"(www)\.", re.IGNORECASE), r"\1&#46;"),
+    (re.compile("@"), "@<!-- -->"),
+)
+"""What GitHub would make a link of, and how it stays text. A word joiner would be invisible, and GitHub looks
+for e-mail addresses when it has read the entities."""
 
 
 @functools.lru_cache(maxsize=2**14)
@@ -21,8 +28,10 @@ def escape(text: str) -> str:
     flat = " ".join(text.split())
     for sign, entity in ENTITIES.items():
         flat = flat.replace(sign, entity)
-    # A word joiner would be invisible; an entity keeps addresses from becoming links.
-    return SPECIAL.sub(r"\\\1", flat).replace("://", ":&#47;&#47;")
+    flat = SPECIAL.sub(r"\\\1", flat)
+    for address, broken in ADDRESSES:
+        flat = address.sub(broken, flat)
+    return flat
 
 
 def markdown_table(table: Table) -> str:
