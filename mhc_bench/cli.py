@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import os
 import re
 import sys
 from collections.abc import Callable, Sequence
@@ -138,8 +137,7 @@ def _add_running(verbs: Verbs[Parser]) -> None:
     prepare.add_argument(
         "--processes",
         type=int,
-        default=os.cpu_count() or 1,
-        help="processes that tokenise (default: one per core)",
+        help="processes that tokenise (default: one per core that this process may use)",
     )
     prepare.add_argument(
         "--shard-tokens", type=int, default=2**27, help="tokens per shard (default: 134217728)"
@@ -320,7 +318,7 @@ def _bench(options: argparse.Namespace) -> int:
 
 
 def _leaderboard(options: argparse.Namespace) -> int:
-    from mhc_bench.suite.commands import leaderboard
+    from mhc_bench.suite.pages import leaderboard
 
     return leaderboard(options.records_dir, options.suite, options.out, options.into)
 

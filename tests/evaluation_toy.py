@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import random
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from tokenizers import Tokenizer, models, pre_tokenizers
@@ -22,6 +24,7 @@ from mhc_bench.config import (
     protocol_id,
 )
 from mhc_bench.data import open_source
+from mhc_bench.evaluation.harness import Outcome, ask, make_lm
 from mhc_bench.model import materialise, save_model
 from mhc_bench.training.module import build_model
 
@@ -175,3 +178,15 @@ def trained(config: RunConfig, folder: Path, seed: int = 0) -> Path:
     materialise(model, seed, rule="fan_in", scale=1.0)
     save_model(model, source.tokenizer, folder / "checkpoints" / "final")
     return folder
+
+
+def run_tasks(
+    asked: LlamaForCausalLM,
+    names: Sequence[str],
+    *,
+    batch_size: int = 64,
+    precision: str = "fp32",
+    **how: Any,
+) -> Outcome:
+    """What a model answers, asked as `ask` does it."""
+    return ask(make_lm(asked, tokenizer(), batch_size, precision), names, **how)

@@ -11,7 +11,7 @@ import torch
 
 from mhc_bench.errors import RunError, UsageError
 from mhc_bench.evaluation import check_tasks, task_names
-from mhc_bench.evaluation.harness import Outcome, run_tasks
+from mhc_bench.evaluation.harness import Outcome
 from mhc_bench.evaluation.scores import summarise
 
 NAMES = [toy.CHOICE, toy.GENERATION]
@@ -23,9 +23,8 @@ def tasks(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def ask(tasks: Path, *, batch_size: int = 32, world_seed: int = 3, limit: int | None = None) -> Outcome:
-    return run_tasks(
+    return toy.run_tasks(
         toy.model(),
-        toy.tokenizer(),
         NAMES,
         folder=tasks,
         metadata={"world_seed": world_seed},
@@ -127,9 +126,8 @@ def test_nothing_is_printed_and_no_connection_is_opened(
 
 def test_progress_reaches_the_number_of_requests(tasks: Path) -> None:
     seen: list[tuple[str, int, int]] = []
-    run_tasks(
+    toy.run_tasks(
         toy.model(),
-        toy.tokenizer(),
         [toy.CHOICE],
         folder=tasks,
         limit=4,
@@ -141,7 +139,7 @@ def test_progress_reaches_the_number_of_requests(tasks: Path) -> None:
 def test_a_context_that_does_not_fit_is_reported(tasks: Path) -> None:
     short = toy.model()
     short.config.max_position_embeddings = 16
-    cut = run_tasks(short, toy.tokenizer(), [toy.CHOICE], folder=tasks, limit=8)
+    cut = toy.run_tasks(short, [toy.CHOICE], folder=tasks, limit=8)
     assert any("runcat" in message for message in cut.warnings)
 
 
@@ -151,7 +149,7 @@ def test_data_that_is_not_on_this_machine_is_named(tmp_path: Path) -> None:
         "test_split: test\ndoc_to_text: a\ndoc_to_choice: b\ndoc_to_target: c\nmetadata: {version: 1}\n"
     )
     with pytest.raises(RunError, match=r"cannot evaluate far: .*no-such-owner/no-such-set"):
-        run_tasks(toy.model(), toy.tokenizer(), ["far"], folder=tmp_path)
+        toy.run_tasks(toy.model(), ["far"], folder=tmp_path)
 
 
 def test_an_unknown_task_is_refused_with_the_nearest_one(tasks: Path) -> None:

@@ -14,7 +14,7 @@ import pytest
 from mhc_bench.errors import RunError
 from mhc_bench.evaluation import read_summary
 from mhc_bench.evaluation.baselines import Baselines
-from mhc_bench.evaluation.harness import Outcome, run_tasks
+from mhc_bench.evaluation.harness import Outcome
 from mhc_bench.evaluation.items import ITEMS_FILE, write_items
 from mhc_bench.evaluation.scores import json_clean, request_hash, summarise
 from mhc_bench.evaluation.summary import EvaluationSummary, write_evaluation
@@ -24,7 +24,7 @@ from mhc_bench.evaluation.summary import EvaluationSummary, write_evaluation
 def outcome(tmp_path_factory: pytest.TempPathFactory) -> Outcome:
     folder = toy.write_tasks(tmp_path_factory.mktemp("tasks"))
     names = [toy.CHOICE, toy.GENERATION]
-    return run_tasks(toy.model(), toy.tokenizer(), names, folder=folder, metadata={"world_seed": 5})
+    return toy.run_tasks(toy.model(), names, folder=folder, metadata={"world_seed": 5})
 
 
 @pytest.fixture(scope="module")

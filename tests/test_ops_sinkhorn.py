@@ -3,13 +3,36 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from mhc_bench.ops import reference
-from mhc_bench.ops.sinkhorn import FLOOR, sinkhorn
+from mhc_bench.ops.sinkhorn import FLOOR, SinkhornTrace, sinkhorn_backward, sinkhorn_forward
+
+
+class Sinkhorn(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, logits: Tensor, iterations: int) -> Tensor:
+        trace = sinkhorn_forward(logits, iterations)
+        ctx.save_for_backward(*trace)
+        return trace.matrix.clone()
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
+        return sinkhorn_backward(grad, SinkhornTrace(*ctx.saved_tensors)), None
+
+
+def sinkhorn(logits: Tensor, iterations: int) -> Tensor:
+    """The operators with their backward pass, for logits [..., n, n] as [out, in]."""
+    n = logits.shape[-1]
+    tokens_last = logits.reshape(-1, n, n).permute(1, 2, 0).contiguous()
+    matrix: Tensor = Sinkhorn.apply(tokens_last, iterations)  # type: ignore[no-untyped-call]
+    return matrix.permute(2, 0, 1).reshape(logits.shape)
 
 
 def loop_oracle(logits: list[list[float]], rounds: int) -> list[list[float]]:

@@ -39,10 +39,6 @@ class StepFloor:
     traffic: dict[str, Moved]
     """By level of `mhc_bench.bench.traffic`; empty for a connection that the I/O model does not cover."""
 
-    def least_seconds(self) -> float:
-        """Arithmetic and, where it is known, the traffic at the level that goals are set for."""
-        return self.flops_seconds + (self.traffic[GOAL_LEVEL].seconds if self.traffic else 0.0)
-
 
 def step_floor(
     model: PreTrainedModel, tokens: int, sequence_length: int, rates: MachineRates, itemsize: int

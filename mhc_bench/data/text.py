@@ -21,6 +21,9 @@ from mhc_bench.files import atomic_path, write_text
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
+BLOCK = 64
+"""Documents that are tokenised at once."""
+
 
 class TextSource:
     """A `TokenSource` over local files; tokenizer and tokens are cached by content."""
@@ -107,12 +110,10 @@ def _cached_array(path: Path, compute: Callable[[], npt.NDArray[np.int32]]) -> n
     return tokens
 
 
-def _encoded(
-    documents: list[Document], tokenizer: Tokenizer, block: int = 64
-) -> Iterator[npt.NDArray[np.int32]]:
+def _encoded(documents: list[Document], tokenizer: Tokenizer) -> Iterator[npt.NDArray[np.int32]]:
     end = tokenizer.token_to_id(EOS)
     tokenizer.encode_special_tokens = True  # "<eos>" inside a document is text
-    for start in range(0, len(documents), block):
-        texts = [document.text for document in documents[start : start + block]]
+    for start in range(0, len(documents), BLOCK):
+        texts = [document.text for document in documents[start : start + BLOCK]]
         for encoding in tokenizer.encode_batch_fast(texts):
             yield np.array([end, *encoding.ids], dtype=np.int32)

@@ -162,15 +162,15 @@ def _installed(requirement: Requirement) -> bool:
         return False
 
 
-def check_runnable(names: Sequence[str], folder: Path | None = None) -> None:
+def check_runnable(names: Sequence[str]) -> None:
     """Refuse an evaluation that cannot run on this machine; meant to be called before training.
 
     Raises:
         UsageError: an unknown task, two that exclude each other, or everything that is missing in one line.
     """
-    check_tasks(names, folder)
-    check_overlap(names, folder)
-    lacking = gap(names, folder)
+    check_tasks(names)
+    check_overlap(names)
+    lacking = gap(names)
     if lacking:
         raise UsageError(f"the evaluation of {', '.join(names)} cannot run here: it needs {lacking}")
 

@@ -43,33 +43,6 @@ class Outcome:
     """Group that is one score, such as MMLU -> its tasks."""
 
 
-def run_tasks(
-    model: PreTrainedModel,
-    tokenizer: PreTrainedTokenizerBase,
-    names: Sequence[str],
-    *,
-    folder: Path | None = None,
-    metadata: Mapping[str, Any] | None = None,
-    limit: int | None = None,
-    batch_size: int = 64,
-    precision: str = "fp32",
-    on_progress: Progress | None = None,
-) -> Outcome:
-    """Evaluate `model` where it lies, on its own device.
-
-    Args:
-        folder: where the tasks are defined (default: the shipped ones).
-        metadata: handed to the tasks' loaders, such as `world_seed`.
-        limit: items per task, from the start of its fixed order.
-        precision: `bf16` computes under autocast.
-
-    Raises:
-        RunError: a task whose data is not on this machine.
-    """
-    lm = make_lm(model, tokenizer, batch_size, precision)
-    return ask(lm, names, folder=folder, metadata=metadata, limit=limit, on_progress=on_progress)
-
-
 def make_lm(
     model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, batch_size: int, precision: str
 ) -> LM:
@@ -88,7 +61,17 @@ def ask(
     limit: int | None = None,
     on_progress: Progress | None = None,
 ) -> Outcome:
-    """As `run_tasks`, of any of lm-eval's models."""
+    """What a model answers.
+
+    Args:
+        folder: where the tasks are defined (default: the shipped ones).
+        metadata: handed to the tasks' loaders, such as `world_seed`.
+        limit: items per task, from the start of its fixed order.
+        on_progress: told what is being done, how many requests are done and how many there are.
+
+    Raises:
+        RunError: a task whose data is not on this machine.
+    """
     with quiet_lm_eval(on_progress) as warnings:
         tasks = _load(list(names), folder, metadata)
         results = lm_eval.evaluate(lm, tasks, limit=limit, bootstrap_iters=BOOTSTRAP)

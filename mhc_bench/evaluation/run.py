@@ -18,7 +18,6 @@ from mhc_bench.evaluation.availability import check_runnable
 from mhc_bench.evaluation.baselines import known_baselines
 from mhc_bench.evaluation.harness import Outcome, ask, make_lm
 from mhc_bench.evaluation.items import write_items
-from mhc_bench.evaluation.quiet import Progress
 from mhc_bench.evaluation.ranks import Ranks, divided, joined, serve
 from mhc_bench.evaluation.scores import json_clean, summarise
 from mhc_bench.evaluation.summary import EvaluationSummary, write_evaluation
@@ -34,9 +33,7 @@ PROGRESS_FILE = "progress.json"
 SAMPLES = "samples"
 
 
-def evaluate(
-    config: RunConfig, run_dir: Path, out: Path | None = None, on_progress: Progress | None = None
-) -> EvaluationSummary:
+def evaluate(config: RunConfig, run_dir: Path, out: Path | None = None) -> EvaluationSummary:
     """Run lm-eval on `run_dir/checkpoints/final` and write `evaluation.json` and `samples/<task>.jsonl`.
 
     Collective where several ranks were started (torch.distributed is initialised): each loads the model on
@@ -45,8 +42,6 @@ def evaluate(
     Args:
         config: the run's configuration; `evaluation` and `data` decide what is asked.
         out: where to write; the run's own folder by default.
-        on_progress: on the first rank: told what is being done, and how many requests of its share are done
-            and how many there are.
 
     Raises:
         UsageError: an unknown task, or none, or one whose data or packages are not here; nothing is written.
@@ -60,7 +55,7 @@ def evaluate(
     with processor(config.hardware.threads), joined() as ranks:
         own, summary = _load(folder, config, ranks), None
         if ranks.first:
-            outcome = _ask(own, config, ranks, _Reporter(run_dir, on_progress))
+            outcome = _ask(own, config, ranks, _Reporter(run_dir))
             baselines = known_baselines(config, outcome.samples)
             summary = summarise(outcome, baselines, time.perf_counter() - began)
             _write(outcome, summary, run_dir if out is None else out)
@@ -121,16 +116,14 @@ def _metadata(config: RunConfig) -> dict[str, Any]:
 class _Reporter:
     """Writes `progress.json`, at most once a second."""
 
-    def __init__(self, run_dir: Path, then: Progress | None) -> None:
-        self._path, self._then, self._last = run_dir / PROGRESS_FILE, then, 0.0
+    def __init__(self, run_dir: Path) -> None:
+        self._path, self._last = run_dir / PROGRESS_FILE, 0.0
 
     def __call__(self, what: str, done: int, total: int) -> None:
         now = time.monotonic()
         if now - self._last >= 1:
             self._last = now
             write_json(self._path, {"stage": "evaluate", "step": done, "steps": total, "loss": None})
-        if self._then is not None:
-            self._then(what, done, total)
 
     def close(self) -> None:
         """What was reported is over."""

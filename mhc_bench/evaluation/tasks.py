@@ -33,9 +33,9 @@ def task_names(folder: Path | None = None) -> dict[str, Path]:
     return {name: path for name, (path, _) in _definitions(folder).items()}
 
 
-def group_names(folder: Path | None = None) -> list[str]:
-    """The groups among the names."""
-    return [name for name, (_, content) in _definitions(folder).items() if "group" in content]
+def group_names() -> list[str]:
+    """The groups among the shipped names."""
+    return [name for name, (_, content) in _definitions(None).items() if "group" in content]
 
 
 def check_tasks(names: Iterable[str], folder: Path | None = None) -> None:

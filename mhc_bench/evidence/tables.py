@@ -100,7 +100,7 @@ def mean_quantities(arm: Arm) -> list[Quantity]:
     return [*found, *([q.centred_quantity(centred)] if len(centred) > 1 else [])]
 
 
-def comparison(title: str, arm: Arm, chosen: list[Quantity], caption: str = "") -> Table:
+def comparison(title: str, arm: Arm, chosen: list[Quantity]) -> Table:
     """Each variant's mean and its paired difference to the baseline, one row per quantity and variant."""
     columns = ("Measure", "Variant", "Mean ± sd", "n", "Difference", "95 % interval", "Pairs", "Verdict")
     rows = [
@@ -108,7 +108,7 @@ def comparison(title: str, arm: Arm, chosen: list[Quantity], caption: str = "") 
         for quantity in chosen
         for row in arm.rows
     ]
-    return Table(title, columns, tuple(rows), caption)
+    return Table(title, columns, tuple(rows))
 
 
 def _comparison_cells(cell: Cell, quantity: Quantity) -> tuple[str, ...]:

@@ -19,7 +19,6 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 FLOOR = -80.0
 """The least logit relative to the largest of its column."""
@@ -103,24 +102,3 @@ _TRACE = "Tensor matrix, Tensor columns, Tensor rows, Tensor raised, Tensor larg
 _LIBRARY = torch.library.Library("mhc_bench_eager", "FRAGMENT")  # type: ignore[no-untyped-call]
 _define(f"sinkhorn(Tensor logits, int iterations) -> ({_TRACE})", _forward, _forward_results)
 _define(f"sinkhorn_backward(Tensor grad, {_TRACE}) -> Tensor", _backward, _backward_result)
-
-
-class _Sinkhorn(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, logits: Tensor, iterations: int) -> Tensor:
-        trace = sinkhorn_forward(logits, iterations)
-        ctx.save_for_backward(*trace)
-        return trace.matrix.clone()
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
-        return sinkhorn_backward(grad, SinkhornTrace(*ctx.saved_tensors)), None
-
-
-def sinkhorn(logits: Tensor, iterations: int) -> Tensor:
-    """`reference.sinkhorn` for logits [..., n, n] as [out, in]: the same result at a fraction of the time."""
-    n = logits.shape[-1]
-    tokens_last = logits.reshape(-1, n, n).permute(1, 2, 0).contiguous()
-    matrix: Tensor = _Sinkhorn.apply(tokens_last, iterations)  # type: ignore[no-untyped-call]
-    return matrix.permute(2, 0, 1).reshape(logits.shape)

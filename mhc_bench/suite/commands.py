@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import itertools
 import json
-import re
 import shlex
 from collections.abc import Iterator
 from pathlib import Path
 
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
@@ -29,7 +26,6 @@ from mhc_bench.config import (
     run_folder,
     save_run_config,
 )
-from mhc_bench.config.identity import DIGITS
 from mhc_bench.config.load import parse_overrides
 from mhc_bench.config.parts import merge
 from mhc_bench.config.typed import typed
@@ -41,8 +37,8 @@ from mhc_bench.suite import plan as planning
 from mhc_bench.suite.cost import measure_missing_costs
 from mhc_bench.suite.evaluating import evaluable, evaluate_run
 from mhc_bench.suite.failures import record_failure, without_place
-from mhc_bench.suite.formulas import formulas
 from mhc_bench.suite.locks import is_first_rank, locked, unless_taken
+from mhc_bench.suite.pages import show_leaderboard
 from mhc_bench.suite.preflight import (
     check_evaluations,
     check_folder,
@@ -56,7 +52,7 @@ from mhc_bench.suite.record import record_run, write_origin
 from mhc_bench.suite.report import Reporter
 from mhc_bench.suite.runner import missing_runs, run_missing, slots
 from mhc_bench.suite.slurm import ask_jobs, check_slurm
-from mhc_bench.suite.state import EVALUATION_FILE, TRAINING_FILE, RunState, read_state
+from mhc_bench.suite.state import EVALUATION_FILE, REFUSED, TRAINING_FILE, RunState, read_state
 from mhc_bench.suite.tuning import settled, stages, tunings
 from mhc_bench.suite.waiting import job_line, run_as_jobs
 from mhc_bench.suite.worker import complete_run, recorded, train_run
@@ -91,8 +87,10 @@ def run(name: str, overrides: list[str], root: Path, dry_run: bool, publication:
             unfinished |= _compute(part, root, console, command, overrides)
     for each in missing:
         state = unfinished.get(Reporter.name(each))
-        if state is not None and state.standing == "failed":  # a killed process left no word itself
-            record_failure(each, run_folder(root, each), without_place(state.detail))
+        if state is None or state.standing != "failed" or state.detail.startswith(REFUSED):
+            continue
+        # a killed process left no word itself
+        record_failure(each, run_folder(root, each), without_place(state.detail))
     for part in parts:
         _collate(part, root, publication, console)
     for title, state in unfinished.items():
@@ -188,21 +186,6 @@ def _collate(suite: SuiteConfig, root: Path, publication: Publication | None, co
             show_leaderboard(recorded, out, console)
     else:
         console.print("No run has finished: there is nothing to rank.")
-
-
-def show_leaderboard(folders: list[Path], out: Path, console: Console) -> None:
-    """Write the leaderboard of the records below `folders` to `out`, and print its head."""
-    from mhc_bench.evidence import build_leaderboard, load_board, render_summary
-
-    build_leaderboard(folders, out, formulas())
-    headings, *rows = render_summary(load_board(folders))
-    for measure, lines in itertools.groupby(rows, key=lambda row: row[0]):
-        table = Table(*headings[1:], title=escape(measure), title_justify="left", box=None, pad_edge=False)
-        for line in lines:
-            table.add_row(*map(Text, line[1:]))
-        console.print(table)
-    for name in ("leaderboard.md", "leaderboard.html"):
-        console.print(f"Leaderboard: {out / name}", highlight=False, soft_wrap=True, markup=False)
 
 
 def leaderboard_folder(root: Path, suite: SuiteConfig) -> Path:
@@ -360,39 +343,6 @@ def _print_scores(folder: Path) -> None:
 
 def _optional(value: float | None) -> str:
     return "-" if value is None else f"{value:.3f}"
-
-
-def leaderboard(records_dir: Path, suite: str | None, out: Path | None, into: Path | None) -> int:
-    """Records to tables and figures."""
-    folders = records_folders(records_dir, suite)
-    place = out or records_dir / "leaderboard"
-    check_folder("--out", place)
-    if into is None:
-        show_leaderboard(folders, place, Console())
-        return 0
-    from mhc_bench.evidence import load_board
-    from mhc_bench.evidence.embed import embed, slot
-
-    board = load_board(folders)
-    document = slot(board.suite, into)  # refused before anything is written
-    show_leaderboard(folders, place, Console())
-    embed(board, place, document)
-    return 0
-
-
-def records_folders(records_dir: Path, suite: str | None) -> list[Path]:
-    """Where the records of a suite lie; the folder itself where no suite is named.
-
-    Raises:
-        UsageError: no such suite there.
-    """
-    if suite is None:
-        return [records_dir]
-    own = re.compile(rf"{re.escape(suite)}-[0-9a-f]{{{DIGITS}}}")
-    folders = sorted(path for path in records_dir.glob("*") if own.fullmatch(path.name))
-    if not folders:
-        raise UsageError(f"{records_dir} has no folder {suite}-<protocol id>")
-    return folders
 
 
 def plan(name: str, overrides: list[str], root: Path, as_json: bool) -> int:

@@ -13,7 +13,7 @@ from mhc_bench.evidence import load_board
 from mhc_bench.evidence.pairwise import details, numbers, paired, words
 from mhc_bench.evidence.tables import WORDS
 from mhc_bench.evidence.tables import Table as Content
-from mhc_bench.suite.commands import records_folders
+from mhc_bench.suite.pages import records_folders
 
 
 def show(records_dir: Path, first: str, second: str, suite: str | None, as_json: bool) -> int:
