@@ -12,7 +12,7 @@ import torch
 from evidence_factory import make_record
 from huggingface_hub import ModelCard
 
-from mhc_bench.config import save_run_config
+from mhc_bench.config import WorldConfig, save_run_config
 from mhc_bench.errors import RunError, UsageError
 from mhc_bench.evaluation import export_run
 from mhc_bench.evidence import write_record
@@ -78,6 +78,13 @@ def test_the_card_says_what_the_record_says(run_dir: Path, tmp_path: Path) -> No
     assert (told.metric_type, told.metric_value) == ("acc", task.value)
     assert told.dataset_args == {"shots": task.shots, "items": task.n, "version": task.version}
     assert f"| {task.value:.3f} | {task.stderr:.3f} |" in card.text
+
+
+def test_the_cards_command_asks_about_the_world_that_the_run_was_trained_on() -> None:
+    config = toy.run_config(tasks=("mhc_world",))
+    config.data = WorldConfig(world_seed=5, scale=7)
+    (said,) = re.findall(r"--metadata '(.*)'", model_card(config, None))
+    assert json.loads(said) == {"world_seed": 5, "scale": 7}
 
 
 def test_nothing_in_a_name_acts_as_markup_in_the_card() -> None:

@@ -248,6 +248,23 @@ def test_wrong_usage_and_being_told_to_stop_are_no_failure(
     assert len(list(tmp_path.rglob("record-1.json"))) == records
 
 
+def test_a_refused_run_says_why_and_leaves_no_record_of_a_failure(
+    attempted: tuple[RunConfig, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> NoReturn:
+        raise UsageError("no GPU here")
+
+    save_run_config(attempted[0], tmp_path)
+    monkeypatch.setattr(worker, "complete_run", refuse)
+    assert worker.work(tmp_path) == 2
+    state = read_state(tmp_path)
+    assert (state.standing, state.detail) == ("failed", "wrong usage: no GPU here")
+    monkeypatch.setattr(commands, "_compute", lambda *_: {"hc seed 0": state})
+    words = ["run", "smoke", "variants=[hc]", "evaluation.tasks=[]", "--runs", str(tmp_path / "runs")]
+    assert cli.main(words) == 1
+    assert not list(tmp_path.rglob("record-*.json"))
+
+
 def test_a_failure_that_cannot_be_recorded_is_told_and_no_more(
     attempted: tuple[RunConfig, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -21,6 +21,7 @@ from mhc_bench.data.preparing import prepare
 from mhc_bench.data.text import TextSource
 from mhc_bench.data.tokenizer import train_byte_level
 from mhc_bench.errors import RunError, UsageError
+from mhc_bench.suite import prepare as command
 
 OWN = {".lock", "verified.json"}
 """Files about the state of one folder, not about its content."""
@@ -271,6 +272,19 @@ def test_a_tokenizer_in_the_hub_cache_is_used_without_a_network(
     _, expected = prepared(source, tmp_path / "one")
     _, manifest = prepared(source, tmp_path / "two", tokenizer="owner/model")
     assert manifest.shards == expected.shards
+
+
+def test_as_many_processes_tokenise_as_there_are_cores_for_this_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[int] = []
+
+    def prepared(*_: object, processes: int, **__: object) -> None:
+        asked.append(processes)
+        raise UsageError("enough")
+
+    monkeypatch.setattr(command, "prepare", prepared)
+    monkeypatch.setattr(command, "available_cores", lambda: 3)
+    assert cli.main(["prepare", "fineweb-edu"]) == 2
+    assert asked == [3]
 
 
 def test_the_command_prints_tokens_a_second_then_that_all_is_there(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from tiny_runs import tiny_run, write_corpus
 
 from mhc_bench.config import LoggerConfig
 from mhc_bench.errors import UsageError
+from mhc_bench.suite.state import JOB_FILE
 from mhc_bench.training import TrainingSummary, fit
 from mhc_bench.training.history import History
 from mhc_bench.training.loggers import logger_class, make_logger
@@ -100,6 +102,25 @@ def test_progress_is_written_at_most_once_a_second_and_removed_at_the_end(tmp_pa
     }
     progress.stop(2)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_progress_does_not_wait_for_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def wait(*_: object) -> None:
+        raise AssertionError("a measured step waited for the disk")
+
+    monkeypatch.setattr(os, "fsync", wait)
+    progress = RunProgress(tmp_path, "baseline seed 0", 10, quiet=True)
+    progress.update(1, 3.5, 100.0, 9.0)
+    assert [path.name for path in tmp_path.iterdir()] == [PROGRESS_FILE]
+
+
+def test_what_a_killed_process_left_is_removed_and_a_job_being_noted_is_spared(
+    corpus: Path, tmp_path: Path
+) -> None:
+    (tmp_path / ".metrics.csv.a.tmp").touch()
+    (tmp_path / f".{JOB_FILE}.b.tmp").touch()
+    fit(tiny_run(corpus, steps=1), tmp_path)
+    assert [path.name for path in tmp_path.glob(".*.tmp")] == [f".{JOB_FILE}.b.tmp"]
 
 
 def test_a_run_shows_its_progress_while_it_trains(

@@ -14,14 +14,16 @@ from mhc_bench.data import default_cache
 from mhc_bench.data.manifest import Manifest, shard_folder
 from mhc_bench.data.preparing import Advance, prepare
 from mhc_bench.errors import UsageError
+from mhc_bench.provenance import available_cores
 from mhc_bench.suite.report import duration
 
 
-def run(name: str, overrides: list[str], processes: int, shard_tokens: int) -> int:
-    """Prepare the data called `name`; safe to repeat."""
+def run(name: str, overrides: list[str], processes: int | None, shard_tokens: int) -> int:
+    """Prepare the data called `name`; safe to repeat. None: a process for each core that this one may use."""
     config = load_data(name, overrides)
     if not isinstance(config, ShardsConfig):
         raise UsageError(f"data {name!r} needs no preparation: runs read its kind, {config.kind}, as it is")
+    processes = available_cores() if processes is None else processes
     _require_positive("--processes", processes)
     _require_positive("--shard-tokens", shard_tokens)
     console, folder, started = Console(), shard_folder(config, default_cache()), time.monotonic()

@@ -15,6 +15,9 @@ PROGRESS_FILE = "progress.json"
 LOG_FILE = "log.txt"
 JOB_FILE = "slurm.json"
 
+REFUSED = "wrong usage: "
+"""How the reason begins where a run was refused: that is no result, and has no record."""
+
 Standing = Literal["missing", "partial", "complete", "diverged", "failed", "interrupted"]
 
 

@@ -16,7 +16,7 @@ from mhc_bench.suite.evaluating import evaluate_run, to_evaluate
 from mhc_bench.suite.failures import reason, record_failure
 from mhc_bench.suite.locks import is_first_rank, locked
 from mhc_bench.suite.record import record_run
-from mhc_bench.suite.state import FAILURE_FILE, JOB_FILE, TRAINING_FILE, read_state
+from mhc_bench.suite.state import FAILURE_FILE, JOB_FILE, REFUSED, TRAINING_FILE, read_state
 
 
 def complete_run(run: RunConfig, folder: Path) -> None:
@@ -81,7 +81,10 @@ def recorded(run: RunConfig, folder: Path) -> Iterator[None]:
 
 
 def work(folder: Path) -> int:
-    """Complete the run in `folder`, leaving the reason behind if that fails; returns the exit code."""
+    """Complete the run in `folder`; returns the exit code.
+
+    What fails leaves its reason behind, and but for wrong usage a record; being told to stop leaves neither.
+    """
     run = None
     try:
         with ends_when_told():
@@ -90,6 +93,10 @@ def work(folder: Path) -> int:
     except StoppedError as told:
         print(told, flush=True)
         return told.exit_code
+    except UsageError as refused:
+        traceback.print_exc()
+        write_text(folder / FAILURE_FILE, f"{REFUSED}{reason(refused)}\n")
+        return refused.exit_code
     except Exception as error:
         traceback.print_exc()
         write_text(folder / FAILURE_FILE, f"{reason(error)}\n")

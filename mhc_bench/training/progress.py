@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import time
 from pathlib import Path
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-from mhc_bench.files import write_json
 
 PROGRESS_FILE = "progress.json"
 SECONDS_BETWEEN = 1.0
@@ -45,8 +44,7 @@ class RunProgress:
         self._last = now
         shown = "-" if loss is None else f"{loss:.3f}"
         self._bar.update(self._task, completed=step, loss=shown, speed=f"{tokens_per_second:,.0f}")
-        write_json(
-            self._path,
+        self._write(
             {
                 "stage": "train",
                 "step": step,
@@ -54,8 +52,15 @@ class RunProgress:
                 "loss": loss,
                 "tokens_per_second": tokens_per_second,
                 "seconds_left": seconds_left,
-            },
+            }
         )
+
+    def _write(self, content: dict[str, object]) -> None:
+        """Whole or not at all, and without waiting for the disk: this is part of a measured step."""
+        temporary = self._path.with_name(f".{self._path.name}.tmp")
+        text = json.dumps(content, sort_keys=True, indent=1, allow_nan=False)
+        temporary.write_text(f"{text}\n", encoding="utf-8")
+        temporary.replace(self._path)
 
     def stop(self, step: int) -> None:
         """Leave the bar at `step` and remove the file."""

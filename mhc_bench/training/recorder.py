@@ -20,6 +20,8 @@ from mhc_bench.training.schedule import multiplier
 from mhc_bench.training.tables import Cell, Table
 
 METRICS_FILE = "metrics.csv"
+JOB_FILE = "slurm.json"
+"""What submits a run as a job may still be writing it while the run begins."""
 TRAIN_COLUMNS = ("step", "tokens", "loss", "gradient_norm", "learning_rate", "tokens_per_second")
 VALIDATION_COLUMNS = ("validation_loss", "validation_perplexity", "validation_bits_per_byte")
 
@@ -40,7 +42,7 @@ class Recorder(L.Callback):
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         """Clear away what a killed process left half-written: all ranks have come, and none writes yet."""
         if trainer.is_global_zero:
-            remove_unfinished(self.run_dir)
+            remove_unfinished(self.run_dir, JOB_FILE)
 
     def state_dict(self) -> dict[str, Any]:
         return self.history.state()
