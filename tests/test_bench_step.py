@@ -26,6 +26,7 @@ from mhc_bench.config import RunConfig, protocol_id
 from mhc_bench.data import open_source
 from mhc_bench.errors import UsageError
 from mhc_bench.model import shared_weight_digest
+from mhc_bench.ops import choice
 from mhc_bench.residual import build
 
 VARIANTS = ("baseline", "hc", "mhc")
@@ -47,6 +48,19 @@ def test_every_variant_is_measured_against_the_baseline_of_its_round(report: Ste
     base = report.variants[0]
     assert (base.ratio.median, base.ratio.low, base.ratio.high) == (1.0, 1.0, 1.0)
     assert base.tokens_per_second == pytest.approx(256 / base.quantiles.p50)
+
+
+def test_every_variant_says_what_computed_its_operations_and_why(
+    report: StepReport, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert {each.operations for each in report.variants} == {"eager"}
+    assert "one stream" in report.variants[0].operations_reason
+    assert "too short to compile for" in report.variants[2].operations_reason
+    monkeypatch.setattr(choice, "BUILD_SECONDS", 0.0)
+    monkeypatch.setattr(choice, "kernels", lambda *_: None)
+    monkeypatch.setattr(choice, "compiler", lambda: ["c++"])
+    subject = StepSubject(toy.run_config("mhc"), open_source(toy.run_config().data), 1)
+    assert subject.choice.operations == subject.config.hardware.operations == "compiled"
 
 
 def test_a_record_takes_the_step_time_as_it_is(report: StepReport) -> None:
@@ -275,7 +289,17 @@ def test_the_report_prints_every_part_and_is_plain_json(
     assert len(said) == 4 and "hand-written loop, about" in said[2]
     assert capfd.readouterr() == ("", "")
     text = report.to_text()
-    parts = ("tokens/s", "overhead %", "MFU", "Floor", "joined", "L_r", "hand-written loop", "all operators")
+    parts = (
+        "eager for baseline, hc, mhc",
+        "tokens/s",
+        "overhead %",
+        "MFU",
+        "Floor",
+        "joined",
+        "L_r",
+        "hand-written loop",
+        "all operators",
+    )
     for expected in (*VARIANTS, *parts):
         assert expected in text
     assert max(len(line) for line in text.splitlines()) <= 120
@@ -283,7 +307,7 @@ def test_the_report_prints_every_part_and_is_plain_json(
     assert set(content) == {"schema", "steps", "activations", "overhead", "profiles", "origin"}
     assert set(content["steps"]["variants"][0]) == {
         *("variant", "quantiles", "tokens_per_second", "ratio", "peak_step_bytes", "state_bytes", "floor"),
-        *("floor_overhead", "utilisation", "peak_utilisation", "n"),
+        *("floor_overhead", "utilisation", "peak_utilisation", "n", "operations", "operations_reason"),
     }
     assert content["steps"]["suite"] == "toy" and content["origin"]["command"] == "bench"
     write_figure(lambda: draw_steps(report), tmp_path / "step.svg")

@@ -123,13 +123,23 @@ def _steps(report: BenchStepReport) -> str:
         for each in steps.variants
     ]
     where = steps.gpu or f"{steps.threads} CPU thread{'s' if steps.threads > 1 else ''}"
-    how = f"{steps.precision}, {'compiled' if steps.compile else 'eager'}, operations {steps.operations}"
+    how = f"{steps.precision}, {'compiled' if steps.compile else 'eager'}"
     title = (
         f"Step of {steps.suite} ({steps.protocol_id}), {steps.tokens_per_step} tokens, {where}, {how},\n"
+        f"{_operations(steps)},\n"
         f"{steps.variants[0].n} rounds in turn; overhead over {steps.baseline}, paired by round; MFU of the "
         "matmul rate measured here:"
     )
     return f"{title}\n{table([*head, 'step MiB', 'state MiB'], rows)}"
+
+
+def _operations(steps: StepReport) -> str:
+    """What was asked for, and by implementation the variants that computed with it."""
+    by_name: dict[str, list[str]] = {}
+    for each in steps.variants:
+        by_name.setdefault(each.operations, []).append(each.variant)
+    said = "; ".join(f"{name} for {', '.join(variants)}" for name, variants in by_name.items())
+    return f"operations {steps.operations}: {said}"
 
 
 def _floors(report: BenchStepReport) -> str:

@@ -50,6 +50,10 @@ class VariantStep:
     peak_utilisation: float | None
     """The same over the GPU's stated peak, the usual MFU; None where that is not known."""
     n: int
+    operations: str
+    """The implementation that its steps were computed with."""
+    operations_reason: str
+    """Why this one."""
 
 
 @dataclass(frozen=True)
@@ -67,6 +71,7 @@ class StepReport:
     precision: str
     compile: bool
     operations: str
+    """As they were asked for; each variant says what that meant."""
     tokens_per_step: int
     rates: MachineRates
     variants: list[VariantStep]
@@ -175,6 +180,8 @@ def _variant(
         utilisation=rate / rates.matmul_flops_per_second,
         peak_utilisation=rate / peak if peak else None,
         n=len(times),
+        operations=subject.choice.operations,
+        operations_reason=subject.choice.reason,
     )
 
 

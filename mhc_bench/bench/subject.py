@@ -29,7 +29,9 @@ class StepSubject:
     """
 
     def __init__(self, config: RunConfig, source: TokenSource, batches: int) -> None:
-        config = with_operations(config, choice_for(config, build_model(config, source)).operations)
+        self.choice = choice_for(config, build_model(config, source))
+        """The operations that it computes with, and why these."""
+        config = with_operations(config, self.choice.operations)
         self.config = config
         self.name = config.variant_name
         self.device = bench_device(config)
