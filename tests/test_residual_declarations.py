@@ -26,6 +26,10 @@ NOTHING = 1e-10
 """Of a difference between tokens."""
 
 
+TOGETHER = {"mhc": [{"sinkhorn_order": "rows_columns", "reduction": "learned"}]}
+"""Choices that decide something with one another."""
+
+
 def choices(name: str) -> list[dict[str, Any]]:
     """The defaults, and each option with few choices at each of them."""
     cls = resolve(name)
@@ -39,7 +43,7 @@ def choices(name: str) -> list[dict[str, Any]]:
             found += [{option: value} for value in get_args(plain)]
         elif plain is bool:
             found += [{option: value} for value in (False, True)]
-    return [each for each in found if allowed(name, each)]
+    return [each for each in [*found, *TOGETHER.get(name, [])] if allowed(name, each)]
 
 
 def allowed(name: str, options: dict[str, Any]) -> bool:

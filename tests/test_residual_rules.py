@@ -11,6 +11,8 @@ import torch
 from residual_toys import WIDTH, chain, hidden, run
 from torch import Tensor
 
+from mhc_bench.config.parts import read_variant
+from mhc_bench.config.parts import variant_names as shipped_variants
 from mhc_bench.errors import UsageError
 from mhc_bench.residual import build, resolve, variant_names
 from mhc_bench.residual.registry import variant_options
@@ -89,6 +91,36 @@ def test_what_is_computed_lies_where_its_stream_does_whatever_the_defaults(name:
     for each, same in zip(found, expected, strict=True):
         assert (each.device.type, each.dtype) == ("cpu", same.dtype)
         assert torch.equal(each, same)
+
+
+@pytest.mark.parametrize("name", [name for name in shipped_variants() if name in variant_names()])
+def test_an_option_that_is_not_given_is_the_one_of_the_shipped_configuration(name: str) -> None:
+    part = read_variant(name)
+    assert part["connection"] == name
+    assert part.get("options", {}).items() <= variant_options(resolve(name)).items()
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_the_additive_epsilon_lies_on_top_of_h_pre(precision: str) -> None:
+    torch.manual_seed(3)
+    stream = build("mhc", **PLACE).expand(hidden(dtype=torch.float32))
+    pre = []
+    for epsilon in (0.0, 2**-7):
+        torch.manual_seed(3)
+        maps = build("mhc", **PLACE, map_precision=precision, additive_epsilon=epsilon).maps(stream)
+        assert maps is not None
+        pre.append(maps.pre)
+    torch.testing.assert_close(pre[1] - pre[0], torch.full_like(pre[0], 2**-7), atol=2e-3, rtol=0)
+
+
+@pytest.mark.parametrize(
+    "name", [name for name in variant_names() if "sinkhorn_iterations" in variant_options(resolve(name))]
+)
+def test_one_round_of_sinkhorn_is_allowed(name: str) -> None:
+    made = build(name, **PLACE, sinkhorn_iterations=1)
+    maps = made.maps(made.expand(hidden(dtype=torch.float32)))
+    assert maps is not None
+    torch.testing.assert_close(maps.res.sum(-1), torch.ones_like(maps.res.sum(-1)))
 
 
 @EVERY
