@@ -146,6 +146,7 @@ CASES: list[tuple[str, list[str], str]] = [
     ("nothing to verify", ["verify", "{nothing}"], "nothing"),
     ("a list that does not end", ["run", "smoke", "variants=[baseline"], "is a bracket"),
     ("an option out of its range", ["check", "mhc", "streams=0"], "whole number from 1"),
+    ("a variant's option on a suite", ["describe", "mhc", "streams=2"], "given as options.streams=2"),
     ("runs that are a file", ["list", "runs", "--runs", "{file}"], "expected a folder"),
     ("a record that is none", ["describe", "{tokenizer.json}"], "not a valid record"),
     ("nothing to run again", ["reproduce", "{tokenizer.json}", "--out", "{nothing}"], "not a valid record"),

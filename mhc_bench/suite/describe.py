@@ -13,7 +13,7 @@ from omegaconf import OmegaConf
 from mhc_bench.config import RunConfig, load_suite, part_names, plain, run_configs
 from mhc_bench.config.load import parse_overrides
 from mhc_bench.config.parts import read_variant, variant_names
-from mhc_bench.errors import choose
+from mhc_bench.errors import UsageError, choose
 
 BACKBONE_OF_VARIANTS = "smoke"
 """The suite whose model a variant is described on; `model=` names another."""
@@ -77,6 +77,9 @@ def describe_variant(name: str, overrides: list[str]) -> dict[str, Any]:
     """A variant: formula, source, options with defaults, and what it adds to each sublayer of a backbone.
 
     Overrides are those of the suite whose backbone it is put on, and `options.<name>=` of its own options.
+
+    Raises:
+        UsageError: an override that is neither, or a value out of range.
     """
     from mhc_bench.residual import resolve, variant_options
 
@@ -85,6 +88,9 @@ def describe_variant(name: str, overrides: list[str]) -> dict[str, Any]:
     about = inspect.cleandoc(cls.__doc__ or "")
     own = parse_overrides(item for item in overrides if item.startswith("options.")).get("options", {})
     rest = [item for item in overrides if not item.startswith("options.")]
+    for item in rest:
+        if item.partition("=")[0] in variant_options(cls):
+            raise UsageError(f"override {item!r}: a variant's option is given as options.{item}")
     names = dict.fromkeys((name, BASELINE))
     suite = load_suite(BACKBONE_OF_VARIANTS, [*rest, f"variants=[{','.join(names)}]"])
     suite.variants[name].options |= own
