@@ -131,7 +131,7 @@ CASES: list[tuple[str, list[str], str]] = [
     ("a variant twice", ["run", "smoke", "variants=[mhc,mhc]"], "listed twice"),
     ("a module without a name", ["run", "smoke", "variants=[':']"], "names a folder"),
     ("half an override", ["run", "smoke", "training.steps=[unclosed"], "overrides"),
-    ("an override of nothing", ["run", "smoke", "=3"], "expected key=value"),
+    ("an override of nothing", ["run", "smoke", "=3"], "settings are key=value"),
     ("an override below a value", ["run", "smoke", "training.steps.x=3"], "training.steps"),
     ("a share of a row", ["run", "smoke", "training.batch_tokens=100"], "a multiple of"),
     ("ranks", ["run", "smoke", "hardware=cpu-fsdp", "hardware.devices=3"], "share equally"),
