@@ -25,7 +25,7 @@ from verify_tamperings import (
 from mhc_bench.evidence.items import items_path
 from mhc_bench.evidence.reproduction import Difference
 from mhc_bench.evidence.verify import Tools, UnavailableError, explained, verify
-from mhc_bench.provenance import file_digest
+from mhc_bench.files import file_digest
 
 LACKING = {"json": {"seeds"}, "schema": {"seeds"}, "item file": {"item digest"}}
 """A file that is refused is lacking afterwards: what else must see that."""

@@ -14,7 +14,7 @@ from tampering import Content, Records, each, echo, put
 
 from mhc_bench.evidence.items import items_path
 from mhc_bench.evidence.reproduction import Difference, Reproduction, reproduction_json
-from mhc_bench.provenance import file_digest
+from mhc_bench.files import file_digest
 
 OTHER = "0123456789abcdef" * 4
 TASK = "world_piqa"

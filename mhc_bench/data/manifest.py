@@ -22,7 +22,7 @@ from filelock import FileLock
 
 from mhc_bench.config.schema import ShardsConfig
 from mhc_bench.errors import RunError, UsageError
-from mhc_bench.files import write_json, write_text
+from mhc_bench.files import file_digest, write_json, write_text
 
 FORMAT = 1
 MANIFEST_FILE, UNFINISHED_FILE, VERIFIED_FILE = "manifest.json", "unfinished.json", "verified.json"
@@ -206,12 +206,6 @@ def _locked(folder: Path) -> Iterator[None]:
         return
     with FileLock(folder / LOCK_FILE):
         yield
-
-
-def file_digest(path: Path) -> str:
-    """SHA-256 of a file's bytes."""
-    with path.open("rb") as handle:
-        return hashlib.file_digest(handle, "sha256").hexdigest()
 
 
 class TokenStream:

@@ -16,7 +16,6 @@ from mhc_bench.data.manifest import (
     Manifest,
     TokenStream,
     check_request,
-    file_digest,
     read_manifest,
     shard_folder,
     verify,
@@ -25,6 +24,7 @@ from mhc_bench.data.source import Row
 from mhc_bench.data.tokenizer import FILE, TokenizerFile, token_bytes
 from mhc_bench.data.windows import count_windows, training_start, validation_starts
 from mhc_bench.errors import RunError, UsageError
+from mhc_bench.files import file_digest
 
 
 class ShardSource:

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from pathlib import Path
 from typing import Any
 
 from mhc_bench.errors import RunError
-from mhc_bench.files import write_json, write_text
+from mhc_bench.files import file_digest, write_json, write_text
 from mhc_bench.model.families import Family
 
 FORMAT = 1
 SECTION = "mhc_bench"
 SHIM = "modeling_mhc_bench"
-_CHUNK = 1 << 22
 
 
 def describe_checkpoint(
@@ -45,7 +43,7 @@ def shim_source(model_name: str, config_name: str) -> str:
 
 def weight_digests(folder: Path) -> dict[str, str]:
     """File name -> SHA-256 of each weight file in `folder`."""
-    return {path.name: _sha256(path) for path in sorted(folder.glob("*.safetensors"))}
+    return {path.name: file_digest(path) for path in sorted(folder.glob("*.safetensors"))}
 
 
 def read_section(folder: Path) -> dict[str, Any]:
@@ -86,13 +84,5 @@ def _check_weights(folder: Path, expected: dict[str, str]) -> None:
         path = folder / Path(name).name
         if not path.is_file():
             raise RunError(f"{folder}: weight file {name} is missing")
-        if _sha256(path) != digest:
+        if file_digest(path) != digest:
             raise RunError(f"{path}: damaged, its SHA-256 is not the one that was written with it")
-
-
-def _sha256(path: Path) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while chunk := file.read(_CHUNK):
-            digest.update(chunk)
-    return digest.hexdigest()

@@ -27,8 +27,8 @@ from mhc_bench.evidence import (
 from mhc_bench.evidence.items import ITEMS_FILE
 from mhc_bench.evidence.parts import Tuning
 from mhc_bench.evidence.store import attempts
-from mhc_bench.files import write_json
-from mhc_bench.provenance import commit, file_digest, lock_hash, machine, versions
+from mhc_bench.files import file_digest, write_json
+from mhc_bench.provenance import commit, lock_hash, machine, versions
 from mhc_bench.suite.cost import read_step_time
 from mhc_bench.suite.hiding import hidden
 from mhc_bench.suite.state import EVALUATION_FILE, RECORD_FILE, TRAINING_FILE, read_json

@@ -19,8 +19,7 @@ import lightning as L
 from mhc_bench.config.check import milestone_steps
 from mhc_bench.config.schema import RunConfig
 from mhc_bench.errors import RunError
-from mhc_bench.files import write_json
-from mhc_bench.provenance import file_digest
+from mhc_bench.files import file_digest, write_json
 from mhc_bench.training.clock import Clock
 from mhc_bench.training.history import History
 from mhc_bench.training.state import MANIFEST, TRAINER, PortableState

@@ -35,9 +35,8 @@ from torch.optim import Optimizer
 from transformers import PreTrainedModel
 
 from mhc_bench.config.identity import run_id
-from mhc_bench.files import rename_on_disk, write_json
+from mhc_bench.files import file_digest, rename_on_disk, write_json
 from mhc_bench.model.digests import persistent_tensors
-from mhc_bench.provenance import file_digest
 
 TRAINER = "trainer.pt"
 MANIFEST = "manifest.json"
