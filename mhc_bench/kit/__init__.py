@@ -22,6 +22,7 @@ from mhc_bench.kit.report import Report
 from mhc_bench.kit.subject import Backbone, Subject
 from mhc_bench.residual import ResidualConnection
 from mhc_bench.residual.options import checked_options
+from mhc_bench.residual.registry import PLACE
 
 __all__ = [
     "CHECKS",
@@ -36,8 +37,6 @@ __all__ = [
     "check_variant",
 ]
 
-_PLACE = ("width", "depth", "index")
-
 
 def _refuse_options(subject: Subject) -> None:
     """One line for options that the variant refuses; what else goes wrong is for the checks to tell.
@@ -45,7 +44,7 @@ def _refuse_options(subject: Subject) -> None:
     Raises:
         UsageError: an unknown option, or a value of the wrong type or range.
     """
-    checked_options(subject.kind, subject.options, _PLACE)
+    checked_options(subject.kind, subject.options, PLACE)
     try:
         subject.fresh()
     except UsageError:

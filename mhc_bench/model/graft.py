@@ -13,8 +13,7 @@ from mhc_bench.model.families import family_of, unsupported
 from mhc_bench.model.layers import attach
 from mhc_bench.residual import ResidualConnection, resolve, variant_names, variant_options
 from mhc_bench.residual.options import checked_options
-
-_PLACE = ("width", "depth", "index")
+from mhc_bench.residual.registry import PLACE
 
 
 def graft(model: PreTrainedModel, variant: str | type[ResidualConnection], **options: Any) -> PreTrainedModel:
@@ -35,7 +34,7 @@ def graft(model: PreTrainedModel, variant: str | type[ResidualConnection], **opt
     """
     family = family_of(model)
     connection = resolve(variant) if isinstance(variant, str) else variant
-    chosen = checked_options(connection, options, _PLACE)
+    chosen = checked_options(connection, options, PLACE)
     name = variant if isinstance(variant, str) else variant_reference(variant)
     defaults = {k: v for k, v in variant_options(connection).items() if v is not inspect.Parameter.empty}
     if type(model) is not family.model_class and not isinstance(model, grafted_model_class(family)):

@@ -13,7 +13,8 @@ from mhc_bench.residual.contract import ResidualConnection
 from mhc_bench.residual.options import checked_options
 
 ENTRY_POINT_GROUP = "mhc_bench.variants"
-_PLACE = ("width", "depth", "index")
+PLACE = ("width", "depth", "index")
+"""What every constructor is given beside its options: where its sublayer stands."""
 _VARIANTS: dict[str, type[ResidualConnection]] = {}
 
 Connection = TypeVar("Connection", bound=type[ResidualConnection])
@@ -67,13 +68,13 @@ def build(
         UsageError: for an unknown variant or option, or a value of the wrong type or range.
     """
     cls = resolve(variant) if isinstance(variant, str) else variant
-    return cls(width=width, depth=depth, index=index, **checked_options(cls, options, _PLACE))
+    return cls(width=width, depth=depth, index=index, **checked_options(cls, options, PLACE))
 
 
 def variant_options(cls: type[ResidualConnection]) -> dict[str, Any]:
     """The options of a variant with their defaults (`inspect.Parameter.empty` where one must be given)."""
     parameters = inspect.signature(cls).parameters
-    return {name: each.default for name, each in parameters.items() if name not in _PLACE}
+    return {name: each.default for name, each in parameters.items() if name not in PLACE}
 
 
 def _installed() -> dict[str, str]:
