@@ -23,6 +23,7 @@ from mhc_bench.residual import (
     variant_names,
     variant_options,
 )
+from mhc_bench.residual.options import checked_options
 from mhc_bench.resources import configs_dir
 
 
@@ -77,6 +78,8 @@ def test_a_registered_name_belongs_to_one_class(monkeypatch: pytest.MonkeyPatch)
     [
         ("mhcc", "unknown variant 'mhcc': expected one of .*baseline.*did you mean 'mhc'"),
         ("no_such_module:Thing", "cannot import 'no_such_module'"),
+        ("mhc_bench.residual:Thing:Part", "'mhc_bench.residual' has no class 'Thing:Part'$"),
+        ("mhc_bench.residual.mhc:ManifoldHyperConection", "did you mean 'ManifoldHyperConnection'"),
         (f"{__name__}:Elsewher", "no class 'Elsewher'; did you mean 'Elsewhere'"),
         (f"{__name__}:made", "expected a subclass of ResidualConnection"),
     ],
@@ -163,3 +166,39 @@ def test_a_configuration_of_another_name_builds_and_differs_from_the_defaults(na
     # the default of hc-components; the baseline again, from a start moved by a hair
     own = name == "hc-pre-post" or part.get("perturbation", 0) > 0
     assert own or any(defaults[key] != value for key, value in part["options"].items())
+
+
+class WithOptions:
+    """An option of every type."""
+
+    def __init__(
+        self,
+        *,
+        whole: int = 1,
+        number: float = 1.0,
+        text: str = "",
+        switch: bool = False,
+        either: int | None = None,
+    ) -> None: ...
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "expected"),
+    [
+        ("whole", 1.5, "a whole number"),
+        ("whole", True, "a whole number"),
+        ("number", "1", "a number"),
+        ("number", True, "a number"),
+        ("text", 1, "a text"),
+        ("switch", 1, "true or false"),
+        ("either", "none", "a whole number"),
+    ],
+)
+def test_an_option_of_another_type_is_told_what_was_expected(name: str, value: object, expected: str) -> None:
+    with pytest.raises(UsageError, match=f"^{name} {value!r}: expected {expected}$"):
+        checked_options(WithOptions, {name: value})
+
+
+def test_a_whole_number_serves_as_a_number_and_null_where_it_may() -> None:
+    found = checked_options(WithOptions, {"number": 2, "either": None})
+    assert found == {"number": 2.0, "either": None} and type(found["number"]) is float

@@ -66,6 +66,27 @@ def test_streams_keep_their_precision(name: str, dtype: torch.dtype) -> None:
     read, carry = made.read(stream)
     written = made.write(stream, sublayer(1, read), carry)
     assert {each.dtype for each in (stream, read, written, made.collapse(written))} == {dtype}
+    # a sublayer under autocast, or with an fp32 norm after it, gives an update of another precision
+    for other in (torch.float32, torch.bfloat16):
+        # the plain residual adds as transformers does
+        expected = torch.promote_types(dtype, other) if name == "baseline" else dtype
+        assert made.write(stream, sublayer(1, read).to(other), carry).dtype == expected
+
+
+@EVERY
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32, torch.float64])
+def test_there_is_one_of_each_map_for_every_token_in_fp32_at_least(name: str, dtype: torch.dtype) -> None:
+    made = build(name, **PLACE)
+    if dtype == torch.float64:
+        made = made.double()
+    stream = made.expand(hidden(dtype=dtype))
+    maps = made.maps(stream)
+    if maps is None:
+        return
+    n = maps.pre.shape[-1]
+    tokens = hidden().shape[:2]
+    assert [each.shape for each in maps] == [(*tokens, n), (*tokens, n), (*tokens, n, n)]
+    assert {each.dtype for each in maps} == {torch.promote_types(dtype, torch.float32)}
 
 
 @EVERY
@@ -151,7 +172,7 @@ def test_start_values_come_from_the_given_generator_alone_and_lie_on_the_cpu(nam
 def test_a_parameter_that_is_not_there_is_named(name: str) -> None:
     made = build(name, **PLACE)
     for own in ("nothing", "phi_nothing", "bias_"):
-        with pytest.raises(LookupError, match=f"no initial value for '{own}'"):
+        with pytest.raises(LookupError, match=f"^{type(made).__name__} gives no initial value for '{own}'$"):
             made.initial_value(own, torch.Generator())
 
 
