@@ -17,7 +17,7 @@ from mhc_bench.bench.floor import StepFloor, stream_count
 from mhc_bench.bench.handloop import HandLoop
 from mhc_bench.bench.overhead import affordable_chunks, chunk_steps, measure_overhead
 from mhc_bench.bench.profiling import peak_step_bytes, profile_steps
-from mhc_bench.bench.rates import measure_rates, peak_flops
+from mhc_bench.bench.rates import measure_rates
 from mhc_bench.bench.report import goal_lines
 from mhc_bench.bench.step import floor_overhead
 from mhc_bench.bench.subject import StepSubject, one_rank
@@ -25,6 +25,7 @@ from mhc_bench.bench.traffic import LEVELS
 from mhc_bench.config import RunConfig, protocol_id
 from mhc_bench.data import open_source
 from mhc_bench.errors import UsageError
+from mhc_bench.evidence.gpus import bf16_flops, most_flops
 from mhc_bench.model import shared_weight_digest
 from mhc_bench.ops import choice
 from mhc_bench.residual import build
@@ -172,10 +173,14 @@ def test_measured_rates_are_those_of_a_computer() -> None:
 
 
 def test_peaks_are_found_by_the_names_that_torch_gives() -> None:
-    assert peak_flops("NVIDIA H100 80GB HBM3") == peak_flops("NVIDIA H200") == 989e12
-    assert peak_flops("NVIDIA H100 PCIe") == 756e12
-    assert peak_flops("NVIDIA A100-SXM4-80GB") == 312e12
-    assert peak_flops("NVIDIA GeForce RTX 2060") is None and peak_flops("") is None
+    assert bf16_flops("NVIDIA H100 80GB HBM3") == bf16_flops("NVIDIA H200") == 989e12
+    assert bf16_flops("NVIDIA H100 PCIe") == 756e12
+    assert bf16_flops("NVIDIA A100-SXM4-80GB") == 312e12
+    assert bf16_flops("NVIDIA GB200") == most_flops("NVIDIA GB200") == 2500e12
+    assert [most_flops(f"NVIDIA {name}") for name in ("L4", "L40", "L40S")] == [121e12, 181e12, 362e12]
+    assert bf16_flops("NVIDIA GeForce RTX 4090") is None
+    assert most_flops("NVIDIA GeForce RTX 4090") == 330.3e12
+    assert bf16_flops("NVIDIA GeForce RTX 2060") is None and bf16_flops("") is None
 
 
 def floor_of(report: StepReport, variant: str) -> StepFloor:

@@ -9,25 +9,12 @@ from dataclasses import dataclass
 import torch
 
 from mhc_bench.bench.clock import Clock
+from mhc_bench.evidence.gpus import bf16_flops
 
 SIDE = {"cpu": 1024, "cuda": 8192}
 """Side of the multiplied square matrices: large enough for the full rate, milliseconds on a core or a GPU."""
 COPIED = {"cpu": 64 * 2**20, "cuda": 2**30}
 """Bytes of the copied tensor: far beyond the caches."""
-PEAKS = (
-    ("H100 NVL", 835e12),
-    ("H100 PCIe", 756e12),
-    ("H100", 989e12),
-    ("H200 NVL", 835e12),
-    ("H200", 989e12),
-    ("GB200", 2500e12),
-    ("B200", 2250e12),
-    ("A100", 312e12),
-)
-"""Part of a GPU's name as torch gives it -> multiplications and additions per second in dense bf16 matrix
-products with fp32 sums. From NVIDIA's data sheets of each product, which print them with 2:4 sparsity (H100
-and H200 SXM 1979, NVL 1671, H100 PCIe 1513, B200 4500, GB200 per GPU 5000 TFLOPS): half of that; A100 prints
-312 dense. The first that fits counts. Lightning has such a table too, but with the sparse figure for some."""
 
 
 @dataclass(frozen=True)
@@ -57,18 +44,13 @@ def measure_rates(device: torch.device, dtype: torch.dtype = torch.float32) -> M
         matmul_flops_per_second=2 * side**3 / _seconds(lambda: torch.mm(left, right, out=product), clock),
         copy_bytes_per_second=2 * copied / _seconds(lambda: target.copy_(source), clock),
         dtype=str(dtype).removeprefix("torch."),
-        peak_flops_per_second=peak_flops(gpu_name(device)) if dtype is torch.bfloat16 else None,
+        peak_flops_per_second=bf16_flops(gpu_name(device)) if dtype is torch.bfloat16 else None,
     )
 
 
 def gpu_name(device: torch.device) -> str:
     """The name of a GPU; empty for a CPU."""
     return torch.cuda.get_device_name(device) if device.type == "cuda" else ""
-
-
-def peak_flops(name: str) -> float | None:
-    """The stated rate of dense bf16 matrix products of the GPU of that name."""
-    return next((peak for part, peak in PEAKS if part.lower() in name.lower()), None)
 
 
 def _seconds(work: Callable[[], object], clock: Clock, repeats: int = 9) -> float:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from mhc_bench.evidence.gpus import most_flops
 from mhc_bench.evidence.parts import Hardware
 from mhc_bench.evidence.quantities import is_fraction
 from mhc_bench.evidence.record import Record
@@ -21,20 +22,6 @@ from mhc_bench.evidence.verify.configuration import BASELINE, section
 
 CPU_PEAK = {"fp32": 320e9, "bf16": 10.24e12}
 """FLOP/s of one thread at most: 5 GHz, two 512-bit units (64 a cycle); in bf16 an AMX tile unit (2048)."""
-GPU_PEAK = {
-    "B200": 2.25e15,
-    "GB200": 2.5e15,
-    "H200": 989.4e12,
-    "H100": 989.4e12,
-    "A100": 312e12,
-    "L40S": 362e12,
-    "L4": 121e12,
-    "V100": 125e12,
-    "T4": 65e12,
-    "4090": 330.3e12,
-    "3090": 142e12,
-}
-"""Dense 16-bit FLOP/s of the makers' data sheets, by a word of the device's name."""
 FASTEST_GPU = 5e15
 """For a device that is not listed: beyond any that is sold."""
 LOWEST_LOSS = 0.6
@@ -95,16 +82,10 @@ def peak_flops(hardware: Hardware, precision: str) -> tuple[float, bool]:
     if not hardware.gpus:
         lanes = max(1, hardware.threads) * max(1, hardware.processes)
         return CPU_PEAK.get(precision, CPU_PEAK["bf16"]) * lanes, True
-    peaks = [_gpu_peak(name) for name in hardware.gpus]
+    peaks = [most_flops(name) for name in hardware.gpus]
     # names may be given once for several processes of the same kind
-    total = sum(peak for peak, _ in peaks) * max(1, -(-hardware.processes // len(peaks)))
-    return total, all(known for _, known in peaks)
-
-
-def _gpu_peak(name: str) -> tuple[float, bool]:
-    words = name.upper().replace("-", " ").split()
-    found = [peak for key, peak in GPU_PEAK.items() if any(word.startswith(key) for word in words)]
-    return (max(found), True) if found else (FASTEST_GPU, False)
+    total = sum(peak or FASTEST_GPU for peak in peaks) * max(1, -(-hardware.processes // len(peaks)))
+    return total, None not in peaks
 
 
 @protocol_check("too good", "no result is so far beyond the baseline's seeds that an error is likelier")
