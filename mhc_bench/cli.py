@@ -13,7 +13,7 @@ from typing import NoReturn
 from mhc_bench.errors import MhcBenchError, UsageError, closest
 
 OVERRIDES_HELP = "OmegaConf dotlist, such as training.steps=100 or variants=[baseline,mhc]"
-OVERRIDE = re.compile(r"[\w.+~\[\]]+=")
+OVERRIDE = re.compile(r"(?!-)[\w.+~\[\]-]+=")
 LISTS = ("suites", "variants", "models", "tasks", "runs")
 
 

@@ -77,6 +77,7 @@ def test_findings_of_doctor_are_shown_as_they_are(
         (["verify", "runs/a=b", "./c=d"], [], {"paths": [Path("runs/a=b"), Path("c=d")]}),
         (["check", "mhc", "--only", "sizes", "streams=2"], ["streams=2"], {"only": ["sizes"]}),
         (["run", "quick", "variants.mhc.options={streams: 2}", "seeds[0]=1"], None, {"suite": "quick"}),
+        (["run", "quick", "variants.mhc-lite.options.streams=2"], None, {"suite": "quick"}),
     ],
 )
 def test_settings_are_told_from_values_of_options_and_from_paths(
