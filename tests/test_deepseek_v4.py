@@ -174,7 +174,16 @@ def test_what_does_not_fit_is_refused_and_nothing_is_written(model: Any) -> None
     with pytest.raises(UsageError, match=r"hc_fn is \[4, 99\]: expected \[4, 64\]"):
         load_deepseek_v4(own, wide)
     assert all(torch.equal(each, before[name]) for name, each in to_deepseek_v4(own).items())
-    with pytest.raises(UsageError, match="reduction: learned"):
+    with pytest.raises(
+        UsageError,
+        match=r"^DeepSeek-V4.s weights: expected attention and MLP of each layer, and reduction: learned$",
+    ):
         to_deepseek_v4([build("mhc", width=8, depth=2, index=index) for index in range(2)])
-    with pytest.raises(UsageError, match="the connections of mhc-v4"):
+    with pytest.raises(UsageError, match="attention and MLP of each layer"):
+        odd = [build("mhc", width=8, depth=3, index=index, reduction="learned") for index in range(3)]
+        to_deepseek_v4(odd)
+    with pytest.raises(
+        UsageError,
+        match=r"^DeepSeek-V4.s weights: expected the connections of mhc-v4, all of a model.s sublayers$",
+    ):
         to_deepseek_v4([build("hc", width=8, depth=2, index=index) for index in range(2)])

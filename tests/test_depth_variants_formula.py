@@ -240,3 +240,13 @@ def sigmoid(value: float) -> float:
 def test_a_wrong_option_is_refused_in_one_line(name: str, options: dict[str, Any], message: str) -> None:
     with pytest.raises(UsageError, match=message):
         build(name, width=WIDTH, depth=4, index=1, **options)
+
+
+def test_deep_delta_learning_starts_at_the_mean_of_its_channels_with_the_projections_of_the_code() -> None:
+    made: Any = build("ddl", width=4096, depth=2, index=1, value_channels=8)
+    for weight in (made.weight_beta.detach(), made.weight_value.detach()):
+        assert float(weight.std()) == pytest.approx(0.5 / 64, rel=0.05)
+        assert abs(float(weight.mean())) < 5 * 0.5 / 64 / weight.numel() ** 0.5
+    for read in (made.read_weight, made.final_read_weight):
+        assert torch.equal(read, torch.full((8,), 1 / 8))
+    assert not made.bias_beta.any() and not made.bias_value.any()

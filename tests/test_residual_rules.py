@@ -42,6 +42,9 @@ RANGES = [
     if option in LARGEST
 ]
 
+FURTHER_FORMS = [("attnres", {"blocks": 1}), ("mhc", {"reduction": "learned"})]
+"""Those that go other ways through a connection."""
+
 
 def sublayer(index: int, read: Tensor) -> Tensor:
     """Some F of each token by itself [..., C]."""
@@ -49,9 +52,9 @@ def sublayer(index: int, read: Tensor) -> Tensor:
     return torch.tanh(read @ torch.randn(WIDTH, WIDTH, generator=generator, dtype=torch.float64).to(read))
 
 
-@EVERY
-def test_a_token_is_the_same_under_any_leading_dimensions(name: str) -> None:
-    connections, start = chain(name), hidden()
+@pytest.mark.parametrize(("name", "options"), [*((name, {}) for name in variant_names()), *FURTHER_FORMS])
+def test_a_token_is_the_same_under_any_leading_dimensions(name: str, options: dict[str, Any]) -> None:
+    connections, start = chain(name, **options), hidden()
     expected = run(connections, start, sublayer)
     for shape in ((-1, WIDTH), (*start.shape[:2], 1, WIDTH)):
         found = run(connections, start.reshape(shape), sublayer)
@@ -60,17 +63,19 @@ def test_a_token_is_the_same_under_any_leading_dimensions(name: str) -> None:
 
 @EVERY
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_streams_keep_their_precision(name: str, dtype: torch.dtype) -> None:
-    made = build(name, **PLACE)
-    stream = made.expand(hidden(dtype=dtype))
-    read, carry = made.read(stream)
-    written = made.write(stream, sublayer(1, read), carry)
-    assert {each.dtype for each in (stream, read, written, made.collapse(written))} == {dtype}
-    # a sublayer under autocast, or with an fp32 norm after it, gives an update of another precision
-    for other in (torch.float32, torch.bfloat16):
-        # the plain residual adds as transformers does
-        expected = torch.promote_types(dtype, other) if name == "baseline" else dtype
-        assert made.write(stream, sublayer(1, read).to(other), carry).dtype == expected
+@pytest.mark.parametrize("other", [torch.float32, torch.bfloat16])
+def test_streams_keep_their_precision(name: str, dtype: torch.dtype, other: torch.dtype) -> None:
+    """`other` is the update's: a sublayer under autocast, or with an fp32 norm after it, gives another."""
+    connections = [build(name, **{**PLACE, "index": index}) for index in range(PLACE["depth"])]
+    stream = connections[0].expand(hidden(dtype=dtype))
+    # the plain residual adds as transformers does
+    expected = torch.promote_types(dtype, other) if name == "baseline" else dtype
+    for index, made in enumerate(connections):
+        read, carry = made.read(stream)
+        assert read.dtype == stream.dtype
+        stream = made.write(stream, sublayer(index, read).to(other), carry)
+        assert stream.dtype == expected
+    assert connections[-1].collapse(stream).dtype == expected
 
 
 @EVERY
@@ -170,10 +175,12 @@ def test_start_values_come_from_the_given_generator_alone_and_lie_on_the_cpu(nam
 
 @EVERY
 def test_a_parameter_that_is_not_there_is_named(name: str) -> None:
-    made = build(name, **PLACE)
-    for own in ("nothing", "phi_nothing", "bias_"):
-        with pytest.raises(LookupError, match=f"^{type(made).__name__} gives no initial value for '{own}'$"):
-            made.initial_value(own, torch.Generator())
+    for made in (build(name, **{**PLACE, "index": index}) for index in range(PLACE["depth"])):
+        for own in ("nothing", "phi_nothing", "bias_"):
+            with pytest.raises(
+                LookupError, match=f"^{type(made).__name__} gives no initial value for '{own}'$"
+            ):
+                made.initial_value(own, torch.Generator())
 
 
 def nonsense(hint: Any) -> list[Any]:
