@@ -250,3 +250,23 @@ def test_deep_delta_learning_starts_at_the_mean_of_its_channels_with_the_project
     for read in (made.read_weight, made.final_read_weight):
         assert torch.equal(read, torch.full((8,), 1 / 8))
     assert not made.bias_beta.any() and not made.bias_value.any()
+
+
+@pytest.mark.parametrize(
+    ("source", "target", "keeps", "adds"),
+    [(0.25, 0.75, 1, 3), (0.0, 0.5, 0, 2), (0.25, 1.0, 1, 3), (0.0, 1.0, 0, 3), (0.25, 0.3, None, None)],
+)
+def test_a_cheap_skip_keeps_one_stream_and_adds_it_once_or_does_nothing(
+    source: float, target: float, keeps: int | None, adds: int | None
+) -> None:
+    made: list[Any] = [
+        build("cheap-skip", width=WIDTH, depth=4, index=index, source=source, target=target)
+        for index in range(4)
+    ]
+    stream = made[0].expand(hidden(dtype=torch.float32))
+    for index, each in enumerate(made):
+        assert (each.keeps, each.adds) == (index == keeps, index == adds)
+        assert len(list(each.parameters())) == (index == adds)
+        stream = each.write(stream, hidden(seed=index, dtype=torch.float32), ())
+        within = keeps is not None and adds is not None and keeps <= index < adds
+        assert stream.shape[-2] == (2 if within else 1)

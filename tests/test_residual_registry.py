@@ -202,3 +202,12 @@ def test_an_option_of_another_type_is_told_what_was_expected(name: str, value: o
 def test_a_whole_number_serves_as_a_number_and_null_where_it_may() -> None:
     found = checked_options(WithOptions, {"number": 2, "either": None})
     assert found == {"number": 2.0, "either": None} and type(found["number"]) is float
+
+
+@pytest.mark.parametrize(("name", "largest", "above"), [("mhc-lite", 6, 7), ("kromhc", 50, 14)])
+def test_a_weight_for_every_permutation_ends_at_six_streams_of_a_factor(
+    name: str, largest: int, above: int
+) -> None:
+    build(name, width=4, depth=2, index=1, streams=largest)
+    with pytest.raises(UsageError, match=f"streams {above}: expected no factor over 6"):
+        build(name, width=4, depth=2, index=1, streams=above)
