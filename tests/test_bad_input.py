@@ -147,6 +147,8 @@ CASES: list[tuple[str, list[str], str]] = [
     ("a list that does not end", ["run", "smoke", "variants=[baseline"], "is a bracket"),
     ("an option out of its range", ["check", "mhc", "streams=0"], "whole number from 1"),
     ("a variant's option on a suite", ["describe", "mhc", "streams=2"], "given as options.streams=2"),
+    ("a text for a list", ["bench", "ops", "widths=abc"], "widths is 'abc': expected a list"),
+    ("nothing for a number", ["run", "smoke", "training.steps="], "steps is null: expected a whole number"),
     ("runs that are a file", ["list", "runs", "--runs", "{file}"], "expected a folder"),
     ("a record that is none", ["describe", "{tokenizer.json}"], "not a valid record"),
     ("nothing to run again", ["reproduce", "{tokenizer.json}", "--out", "{nothing}"], "not a valid record"),

@@ -16,6 +16,12 @@ LARGEST = 2**53 - 1
 """Of a whole number: what every reader of JSON reads back as the same number."""
 INTERPOLATION = re.compile(r"(?<!\\)\$\{")
 """OmegaConf would put there another field, or a variable of the environment: records must hold neither."""
+SINGLE: dict[Any, str] = {
+    int: "a whole number",
+    float: "a number",
+    bool: "true or false",
+    str: "a text",
+}
 KINDS: dict[type, Mapping[str, type]] = {DataConfig: DATA_KINDS, LauncherConfig: LAUNCHER_KINDS}
 """Schema class -> its subclasses by their field `kind`."""
 
@@ -37,9 +43,9 @@ def check_values(hint: Any, value: object, name: str, where: str) -> None:
         _check_mapping(given, value, name, where)
     elif isinstance(value, list):
         _check_list(given, value, name, where)
-    elif isinstance(value, str) and INTERPOLATION.search(value):
-        raise _misfit(name, value, "the value itself, not a reference to another one", where)
-    elif value is None and get_origin(hint) in (list, dict):
+    elif isinstance(value, str):
+        _check_text(given, value, name, where)
+    elif value is None and (get_origin(hint) in (list, dict) or hint in SINGLE):
         raise _misfit(name, value, _container(hint), where)
 
 
@@ -56,6 +62,13 @@ def _check_number(hint: Any, value: float, name: str, where: str) -> None:
         raise _misfit(name, value, f"a whole number of at most {LARGEST}", where)
     if hint is bool:
         raise _misfit(name, value, "true or false", where)
+    if get_origin(hint) in (list, dict):
+        raise _misfit(name, value, _container(hint), where)
+
+
+def _check_text(hint: Any, value: str, name: str, where: str) -> None:
+    if INTERPOLATION.search(value):
+        raise _misfit(name, value, "the value itself, not a reference to another one", where)
     if get_origin(hint) in (list, dict):
         raise _misfit(name, value, _container(hint), where)
 
@@ -94,8 +107,7 @@ def _container(hint: Any) -> str:
         return "a list"
     if get_origin(hint) is dict or dataclasses.is_dataclass(hint):
         return "a mapping"
-    names = {int: "a whole number", float: "a number", bool: "true or false", str: "a text"}
-    return names.get(hint, "a single value")
+    return SINGLE.get(hint, "a single value")
 
 
 def _dotted(name: str, key: object) -> str:
@@ -103,6 +115,6 @@ def _dotted(name: str, key: object) -> str:
 
 
 def _misfit(name: str, value: object, expected: str, where: str) -> UsageError:
-    shown = repr(value)
+    shown = "null" if value is None else repr(value)
     shown = shown if len(shown) <= 80 else f"{shown[:77]}..."
     return UsageError(f"{where}: {name or 'content'} is {shown}: expected {expected}")
