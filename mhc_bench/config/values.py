@@ -10,7 +10,7 @@ from types import NoneType, UnionType
 from typing import Any, Union, get_args, get_origin, get_type_hints
 
 from mhc_bench.config.schema import DATA_KINDS, LAUNCHER_KINDS, DataConfig, LauncherConfig
-from mhc_bench.errors import UsageError
+from mhc_bench.errors import UsageError, choose
 
 LARGEST = 2**53 - 1
 """Of a whole number: what every reader of JSON reads back as the same number."""
@@ -71,6 +71,16 @@ def _check_text(hint: Any, value: str, name: str, where: str) -> None:
         raise _misfit(name, value, "the value itself, not a reference to another one", where)
     if get_origin(hint) in (list, dict):
         raise _misfit(name, value, _container(hint), where)
+    if hint is float and _is_infinite(value):
+        raise _misfit(name, value, "a finite number", where)
+
+
+def _is_infinite(text: str) -> bool:
+    """Whether OmegaConf would read it as infinity."""
+    try:
+        return math.isinf(float(text))
+    except ValueError:
+        return False
 
 
 def _check_mapping(hint: Any, value: Mapping[str, object], name: str, where: str) -> None:
@@ -78,6 +88,8 @@ def _check_mapping(hint: Any, value: Mapping[str, object], name: str, where: str
     if dataclasses.is_dataclass(kind):
         hints = get_type_hints(kind)
         for key, inner in value.items():
+            if name.endswith("]"):  # of what is in a list OmegaConf would not say where it is
+                choose(f"key of {name}", str(key), hints)
             check_values(hints.get(key, Any), inner, _dotted(name, key), where)
     elif hint is Any or get_origin(hint) is dict:
         _, of_value = get_args(hint) or (Any, Any)
