@@ -270,3 +270,11 @@ def test_a_cheap_skip_keeps_one_stream_and_adds_it_once_or_does_nothing(
         stream = each.write(stream, hidden(seed=index, dtype=torch.float32), ())
         within = keeps is not None and adds is not None and keeps <= index < adds
         assert stream.shape[-2] == (2 if within else 1)
+
+
+def test_laurels_rank_goes_from_one_to_the_width() -> None:
+    for rank in (1, 8):
+        assert build("laurel", width=8, depth=2, index=1, rank=rank).up.shape == (8, rank)
+    for rank, said in ((0, "from 1"), (9, "at most the width 8")):
+        with pytest.raises(UsageError, match=f"rank {rank}: expected .*{said}"):
+            build("laurel", width=8, depth=2, index=1, rank=rank)
