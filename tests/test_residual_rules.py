@@ -124,6 +124,11 @@ def test_an_option_that_is_not_given_is_the_one_of_the_shipped_configuration(nam
     part = read_variant(name)
     assert part["connection"] == name
     assert part.get("options", {}).items() <= variant_options(resolve(name)).items()
+    given, start = chain(name, **part.get("options", {})), hidden()
+    left_out = chain(name)
+    assert torch.equal(run(given, start, sublayer), run(left_out, start, sublayer))
+    for one, other in zip(given, left_out, strict=True):
+        assert all(map(torch.equal, one.parameters(), other.parameters()))
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
