@@ -278,3 +278,8 @@ def test_laurels_rank_goes_from_one_to_the_width() -> None:
     for rank, said in ((0, "from 1"), (9, "at most the width 8")):
         with pytest.raises(UsageError, match=f"rank {rank}: expected .*{said}"):
             build("laurel", width=8, depth=2, index=1, rank=rank)
+
+
+def test_a_cheap_skip_to_its_own_source_is_refused() -> None:
+    with pytest.raises(UsageError, match=r"source 0.5, target 0.5: expected 0 <= source < target <= 1"):
+        build("cheap-skip", width=8, depth=4, index=1, source=0.5, target=0.5)

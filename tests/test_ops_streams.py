@@ -121,3 +121,15 @@ def test_read_equals_the_loop() -> None:
     stream, pre = values(2, N, C), values(2, N, seed=5)
     expected = torch.stack([sum(pre[t, j] * stream[t, j] for j in range(N)) for t in range(2)])  # type: ignore[arg-type]
     torch.testing.assert_close(reference.read(stream, pre), expected)
+
+
+def test_the_oracles_maps_are_each_tokens_own_whatever_lies_ahead_of_it_and_by_default() -> None:
+    generator = torch.Generator().manual_seed(4)
+    n, width = 3, 5
+    stream, phi = (torch.randn(shape, generator=generator) for shape in ((2, 7, n, width), (15, n * width)))
+    bias, alpha = torch.randn(15, generator=generator), torch.tensor([0.3, 0.5, 0.7])
+    expected = reference.mhc_maps(stream, phi, bias, alpha, 20, 1e-6)
+    with torch.device("meta"):
+        found = reference.mhc_maps(stream.view(14, n, width), phi, bias, alpha, 20, 1e-6)
+    for each, same in zip(found, expected, strict=True):
+        torch.testing.assert_close(each, same.flatten(0, 1))

@@ -97,6 +97,21 @@ def test_projections_decay_and_static_maps_biases_and_gates_do_not(
         assert all(each.get_parameter(own).numel() == 1 for own in each.gate_parameters())
 
 
+@EVERY
+def test_a_projection_multiplies_as_many_vectors_as_fit_into_what_a_token_has(
+    name: str, options: dict[str, Any]
+) -> None:
+    for each in chain(name, **options):
+        own = {name: parameter for name, parameter in each.named_parameters() if parameter.ndim > 1}
+        vectors = each.vectors_per_token()
+        assert vectors.keys() <= own.keys()
+        for matrix, parameter in own.items():
+            channels = getattr(each, "streams", 1) * WIDTH
+            # LAuReL's upward map gives a token's channels out
+            expected = 1 if matrix == "up" else channels // parameter.shape[-1]
+            assert vectors.get(matrix, 1) == (expected if is_projection(matrix, parameter) else 0)
+
+
 def dynamic(connection: ResidualConnection, gates: frozenset[str]) -> bool:
     """Whether the maps differ between tokens when these gates alone are open."""
     kept = {own: connection.get_parameter(own).detach().clone() for own in connection.gate_parameters()}
