@@ -9,6 +9,7 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 import pytest
 import torch
 from residual_toys import WIDTH, chain, hidden, run
+from test_residual_declarations import SETTINGS
 from torch import Tensor
 
 from mhc_bench.config.parts import read_variant
@@ -164,10 +165,12 @@ def test_parameters_are_fp32_in_a_model_of_any_precision(name: str) -> None:
     assert {each.dtype for each in made.parameters()} <= {torch.float32}
 
 
-@EVERY
+@pytest.mark.parametrize(("name", "options"), SETTINGS)
 @pytest.mark.parametrize("index", [0, 3])
-def test_start_values_come_from_the_given_generator_alone_and_lie_on_the_cpu(name: str, index: int) -> None:
-    made = build(name, **{**PLACE, "index": index})
+def test_start_values_come_from_the_given_generator_alone_and_lie_on_the_cpu(
+    name: str, options: dict[str, Any], index: int
+) -> None:
+    made = build(name, **{**PLACE, "index": index}, **options)
     for own, parameter in made.named_parameters():
         values = []
         for seed in (0, 1):
