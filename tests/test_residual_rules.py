@@ -184,7 +184,7 @@ def test_start_values_come_from_the_given_generator_alone_and_lie_on_the_cpu(
 @EVERY
 def test_a_parameter_that_is_not_there_is_named(name: str) -> None:
     for made in (build(name, **{**PLACE, "index": index}) for index in range(PLACE["depth"])):
-        for own in ("nothing", "phi_nothing", "bias_"):
+        for own in ("nothing", "phi_nothing", "bias_", "weight_nothing", "nothing_pre"):
             with pytest.raises(
                 LookupError, match=f"^{type(made).__name__} gives no initial value for '{own}'$"
             ):
