@@ -90,7 +90,7 @@ def test_the_parameter_count_is_the_papers() -> None:
 
 
 def test_the_dynamic_weights_of_parts_of_hc_start_with_variance_one_over_the_width() -> None:
-    made: Any = build("hc-components", width=4096, depth=2, index=1, components="pre+post+res")
+    made = build("hc-components", width=4096, depth=2, index=1, components="pre+post+res")
     for which in ("pre", "post", "res"):
         weight = getattr(made, f"weight_{which}").detach()
         assert float(weight.std()) == pytest.approx(1 / 64, rel=0.05)
