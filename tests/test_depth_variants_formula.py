@@ -283,3 +283,11 @@ def test_laurels_rank_goes_from_one_to_the_width() -> None:
 def test_a_cheap_skip_to_its_own_source_is_refused() -> None:
     with pytest.raises(UsageError, match=r"source 0.5, target 0.5: expected 0 <= source < target <= 1"):
         build("cheap-skip", width=8, depth=4, index=1, source=0.5, target=0.5)
+
+
+@pytest.mark.parametrize(("depth", "blocks", "sublayers"), [(6, 2, 4), (6, 3, 2), (8, 2, 4), (6, 0, 1)])
+def test_a_block_of_attention_residuals_is_of_whole_layers_and_the_last_may_be_shorter(
+    depth: int, blocks: int, sublayers: int
+) -> None:
+    made: Any = build("attnres", width=8, depth=depth, index=0, blocks=blocks)
+    assert made.block_sublayers == sublayers

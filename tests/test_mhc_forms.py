@@ -131,3 +131,8 @@ def test_a_diagonal_offset_takes_the_place_of_h_res_start_alone(initialisation: 
     res = made.bias_res.detach().view(4, 4)
     assert torch.equal(res, 1.5 * (2 * torch.eye(4) - 1))
     assert torch.equal(made.bias_pre, plain.bias_pre) and torch.equal(made.bias_post, plain.bias_post)
+
+
+def test_one_stream_is_written_to_with_weight_one() -> None:
+    made: Any = build("mhc", width=8, depth=2, index=1, streams=1)
+    assert made.bias_post.tolist() == [0.0]

@@ -197,3 +197,30 @@ def test_a_mixing_matrix_that_is_the_identity_has_no_start_values() -> None:
     with torch.device("meta"):
         assert made.initial_mixing().shape == (0,)
         assert made.initial_mixing().device.type == "cpu"
+
+
+class Sums(ResidualConnection):
+    """Reads a sum of the streams, and is none of the kinds that fuse."""
+
+    def expand(self, hidden: Tensor) -> Tensor:
+        return hidden.unsqueeze(-2)
+
+    def read(self, stream: Tensor) -> tuple[Tensor, tuple[Tensor]]:
+        return stream.sum(-2), (stream[..., 0, :],)
+
+    def write(self, stream: Tensor, update: Tensor, carry: tuple[Any, ...]) -> Tensor:
+        return stream + update.unsqueeze(-2)
+
+    def collapse(self, stream: Tensor) -> Tensor:
+        return stream.sum(-2)
+
+
+@pytest.mark.parametrize("name", ["hc", "mhc", "mhc-static", "mhc-identity"])
+def test_a_connection_that_fuses_writes_ahead_of_one_that_does_not(name: str) -> None:
+    this, after = chain(name)[1], Sums(width=WIDTH, depth=DEPTH, index=2)
+    stream = this.expand(hidden())
+    read, carry = this.read(stream)
+    update = fixed_sublayer(1, read)
+    written, total, next_carry = this.write_read(stream, update, carry, after)
+    torch.testing.assert_close(written, this.write(stream, update, carry))
+    assert torch.equal(total, written.sum(-2)) and torch.equal(next_carry[0], written[..., 0, :])
