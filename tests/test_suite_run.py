@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,8 +16,8 @@ from mhc_bench.config import RunConfig, save_run_config
 from mhc_bench.evidence import read_record, read_records
 from mhc_bench.suite import commands, cost
 from mhc_bench.suite.cost import cost_file, measure_missing_costs, read_step_time
-from mhc_bench.suite.locks import unless_taken
-from mhc_bench.suite.runner import visible_devices
+from mhc_bench.suite.locks import locked, unless_taken
+from mhc_bench.suite.runner import make_ready, visible_devices
 
 TINY = ["training.steps=4", "training.validate_every=2", "training.probe_every=2", "evaluation.limit=2"]
 
@@ -239,3 +240,32 @@ def test_training_a_finished_run_again_leaves_the_files_of_its_record_alone(fini
     words = [*TINY, "variant=mhc", "seed=0", "hardware.workers=0", "hardware.rows_per_device=1"]
     assert commands.train("smoke", words, finished / "runs") == 0
     assert {name: (folder / name).read_bytes() for name in before} == before
+
+
+def test_a_run_that_another_process_is_just_beginning_with_is_ready_when_it_has_its_configuration(
+    tmp_path: Path,
+) -> None:
+    run, began, ended = tiny_run(Path("corpus")), threading.Event(), threading.Event()
+
+    def begin() -> None:
+        with locked(tmp_path):
+            began.set()
+            ended.wait(10)
+
+    other = threading.Thread(target=begin)
+    other.start()
+    assert began.wait(10)
+    threading.Timer(0.3, ended.set).start()
+    make_ready(run, tmp_path)
+    assert ended.is_set() and (tmp_path / "config.yaml").is_file()
+    other.join()
+
+
+def test_a_run_that_a_worker_has_in_hand_is_left_alone(tmp_path: Path) -> None:
+    save_run_config(tiny_run(Path("corpus")), tmp_path)
+    (tmp_path / "failure.txt").write_text("of before")
+    with locked(tmp_path):
+        make_ready(tiny_run(Path("corpus")), tmp_path)
+    assert (tmp_path / "failure.txt").exists()
+    make_ready(tiny_run(Path("corpus")), tmp_path)
+    assert not (tmp_path / "failure.txt").exists()

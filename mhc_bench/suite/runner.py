@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mhc_bench.config import RunConfig, SuiteConfig, check_same_run, run_configs, run_folder, save_run_config
+from mhc_bench.config.load import RUN_CONFIG_FILE
 from mhc_bench.errors import StoppedError
 from mhc_bench.provenance import available_cores
 from mhc_bench.suite.locks import unless_taken
@@ -87,10 +88,16 @@ def run_missing(
 
 def make_ready(run: RunConfig, folder: Path) -> None:
     """Give a run its folder, as a worker expects it; one that a worker has in hand is ready."""
-    with unless_taken(folder) as mine:
-        if mine:
-            save_run_config(run, folder)
-            (folder / FAILURE_FILE).unlink(missing_ok=True)
+    while True:
+        with unless_taken(folder) as mine:
+            if mine:
+                save_run_config(run, folder)
+                (folder / FAILURE_FILE).unlink(missing_ok=True)
+                return
+        if (folder / RUN_CONFIG_FILE).exists():
+            return
+        # another process that runs the suite is just beginning with this run
+        time.sleep(0.05)
 
 
 def _start(run: RunConfig, root: Path, place: int, device_count: int) -> Job:
