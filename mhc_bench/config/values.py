@@ -22,6 +22,7 @@ SINGLE: dict[Any, str] = {
     bool: "true or false",
     str: "a text",
 }
+"""Types of single values, in words."""
 KINDS: dict[type, Mapping[str, type]] = {DataConfig: DATA_KINDS, LauncherConfig: LAUNCHER_KINDS}
 """Schema class -> its subclasses by their field `kind`."""
 
