@@ -15,6 +15,9 @@ from pathlib import Path
 
 from mhc_bench.errors import UsageError
 
+PROGRESS_FILE = "progress.json"
+"""Where a run stands just now; gone when its stage is over."""
+
 NO_FOLDERS = {errno.EACCES, errno.EBADF, errno.EINVAL, errno.ENOTSUP}
 """What file systems say that write no folder to disk when they are asked to."""
 
@@ -123,7 +126,15 @@ def write_text(path: Path, text: str) -> None:
 
 def write_json(path: Path, content: object) -> None:
     """Write canonical JSON: sorted keys, indented, no NaN or Infinity."""
-    write_text(path, json.dumps(content, sort_keys=True, indent=1, allow_nan=False) + "\n")
+    write_text(path, _json(content))
+
+
+def write_progress(folder: Path, content: dict[str, object]) -> None:
+    """Write `progress.json`, whole or not at all, without waiting for the disk: steps are measured."""
+    path = folder / PROGRESS_FILE
+    temporary = path.with_name(f".{PROGRESS_FILE}.tmp")
+    temporary.write_text(_json(content), encoding="utf-8")
+    temporary.replace(path)
 
 
 def write_packed_json(path: Path, content: object) -> None:
@@ -131,3 +142,7 @@ def write_packed_json(path: Path, content: object) -> None:
     text = json.dumps(content, sort_keys=True, separators=(",", ":"), allow_nan=False)
     with atomic_path(path) as temporary:
         temporary.write_bytes(gzip.compress(text.encode(), 9, mtime=0))
+
+
+def _json(content: object) -> str:
+    return json.dumps(content, sort_keys=True, indent=1, allow_nan=False) + "\n"

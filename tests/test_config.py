@@ -87,6 +87,8 @@ def test_no_shipped_file_is_outside_a_known_group() -> None:
             "arms.hot: an arm's fields stand in the suite's file; expected arms=",
         ),
         (["data.kind=wrld"], "did you mean 'world'"),
+        (["data.kind=text"], "data.kind=text: this suite's data is of kind world: expected a source by name"),
+        (["data={kind: shards}"], "data=fineweb-edu or data=fineweb-edu-gpt2"),
         (["steps"], "expected key=value"),
         (["evaluation.limit=0"], "evaluation.limit"),
         (["hardware=cpuu", "hardware.threads=2"], "did you mean 'cpu'"),

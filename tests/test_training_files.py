@@ -14,12 +14,13 @@ from tiny_runs import tiny_run, write_corpus
 
 from mhc_bench.config import LoggerConfig
 from mhc_bench.errors import UsageError
+from mhc_bench.files import PROGRESS_FILE
 from mhc_bench.suite.state import JOB_FILE
 from mhc_bench.training import TrainingSummary, fit
 from mhc_bench.training.history import History
 from mhc_bench.training.loggers import logger_class, make_logger
 from mhc_bench.training.operations import OPERATIONS_FILE
-from mhc_bench.training.progress import PROGRESS_FILE, RunProgress
+from mhc_bench.training.progress import RunProgress
 from mhc_bench.training.tables import Table
 
 

@@ -19,13 +19,14 @@ from mhc_bench.config.parts import (
     as_mapping,
     damaged,
     merge,
+    part_names,
     read_part,
     read_variant,
     read_yaml,
     resolve_base,
     variant_names,
 )
-from mhc_bench.config.schema import DataConfig, Protocol, RunConfig, SuiteConfig
+from mhc_bench.config.schema import DATA_KINDS, DataConfig, Protocol, RunConfig, SuiteConfig
 from mhc_bench.config.typed import plain, typed, typed_data
 from mhc_bench.errors import UsageError, choose
 from mhc_bench.files import write_text
@@ -46,6 +47,7 @@ def load_suite(name: str, overrides: Iterable[str] = ()) -> SuiteConfig:
         content[field] = _part(field, folder, chosen.get(field, content.get(field, {})))
     content["variants"] = _variants(content.get("variants", []), over.pop("variants", {}))
     content["arms"] = _arms(content.get("arms", {}), over.pop("arms", {}))
+    _check_kind(content["data"], over.get("data"))
     content = merge(content, over)
     content["data"] = _from_home(content["data"])
     suite = typed(SuiteConfig, content, f"suite {name}")
@@ -63,6 +65,19 @@ def load_data(name: str, overrides: Iterable[str] = ()) -> DataConfig:
     data = typed_data(content, f"data {name}")
     check_data(data)
     return data
+
+
+def _check_kind(data: dict[str, Any], over: object) -> None:
+    """An override of `data.kind` alone would mix the fields of two kinds."""
+    asked = over.get("kind") if isinstance(over, dict) else None
+    if asked is None or asked == data.get("kind"):
+        return
+    kind = choose("data kind", str(asked), DATA_KINDS)
+    named = [name for name in part_names("data") if read_part("data", "data", name)["kind"] == kind]
+    raise UsageError(
+        f"data.kind={kind}: this suite's data is of kind {data.get('kind')}: expected a source by name, "
+        f"whose fields can then be changed: data={' or data='.join(named)}, or data=FILE.yaml"
+    )
 
 
 def _from_home(data: Any) -> Any:

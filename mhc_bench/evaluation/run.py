@@ -22,14 +22,13 @@ from mhc_bench.evaluation.ranks import Ranks, divided, joined, serve
 from mhc_bench.evaluation.scores import json_clean, summarise
 from mhc_bench.evaluation.summary import EvaluationSummary, write_evaluation
 from mhc_bench.evaluation.tasks import lm_eval_root
-from mhc_bench.files import write_json, write_text
+from mhc_bench.files import PROGRESS_FILE, write_progress, write_text
 from mhc_bench.model import load_model
 from mhc_bench.model.quiet import quiet_transformers
 from mhc_bench.model.saving import FINAL
 from mhc_bench.processor import processor
 from mhc_bench.resources import tasks_dir
 
-PROGRESS_FILE = "progress.json"
 SAMPLES = "samples"
 
 
@@ -117,17 +116,17 @@ class _Reporter:
     """Writes `progress.json`, at most once a second."""
 
     def __init__(self, run_dir: Path) -> None:
-        self._path, self._last = run_dir / PROGRESS_FILE, 0.0
+        self._folder, self._last = run_dir, 0.0
 
     def __call__(self, what: str, done: int, total: int) -> None:
         now = time.monotonic()
         if now - self._last >= 1:
             self._last = now
-            write_json(self._path, {"stage": "evaluate", "step": done, "steps": total, "loss": None})
+            write_progress(self._folder, {"stage": "evaluate", "step": done, "steps": total, "loss": None})
 
     def close(self) -> None:
         """What was reported is over."""
-        self._path.unlink(missing_ok=True)
+        (self._folder / PROGRESS_FILE).unlink(missing_ok=True)
 
 
 def _write(outcome: Outcome, summary: EvaluationSummary, out: Path) -> None:

@@ -11,7 +11,8 @@ from rich.live import Live
 from rich.table import Table
 
 from mhc_bench.config import RunConfig
-from mhc_bench.suite.state import PROGRESS_FILE, TRAINING_FILE, RunState, read_json
+from mhc_bench.files import PROGRESS_FILE
+from mhc_bench.suite.state import TRAINING_FILE, RunState, read_json
 
 
 class Reporter:

@@ -7,11 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from mhc_bench.files import PROGRESS_FILE
+
 RECORD_FILE = "record.json"
 TRAINING_FILE = "training.json"
 EVALUATION_FILE = "evaluation.json"
 FAILURE_FILE = "failure.txt"
-PROGRESS_FILE = "progress.json"
 LOG_FILE = "log.txt"
 JOB_FILE = "slurm.json"
 

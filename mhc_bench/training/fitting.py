@@ -27,6 +27,7 @@ from mhc_bench.data import open_source
 from mhc_bench.data.module import BatchPlan, TokenData
 from mhc_bench.data.source import TokenSource
 from mhc_bench.errors import RunError, StoppedError
+from mhc_bench.files import PROGRESS_FILE
 from mhc_bench.model import (
     FLOPS_RULE,
     count_parameters,
@@ -56,7 +57,6 @@ from mhc_bench.training.numerics import numerics
 from mhc_bench.training.operations import settle
 from mhc_bench.training.preemption import Preemption
 from mhc_bench.training.probing import Probes
-from mhc_bench.training.progress import PROGRESS_FILE
 from mhc_bench.training.recorder import Recorder
 from mhc_bench.training.sharding import make_strategy, sharding_plan
 from mhc_bench.training.summary import TrainingSummary, history_fields, read_summary, write_summary

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import time
 from pathlib import Path
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-PROGRESS_FILE = "progress.json"
+from mhc_bench.files import PROGRESS_FILE, write_progress
+
 SECONDS_BETWEEN = 1.0
 
 
@@ -17,7 +17,7 @@ class RunProgress:
     """Shows and writes progress at most once a second; `quiet` and other than a terminal show no bar."""
 
     def __init__(self, run_dir: Path, label: str, steps: int, quiet: bool) -> None:
-        self._path, self._steps, self._last = run_dir / PROGRESS_FILE, steps, 0.0
+        self._folder, self._steps, self._last = run_dir, steps, 0.0
         console = Console(stderr=True)
         self._bar = Progress(
             TextColumn("{task.description}"),
@@ -44,7 +44,8 @@ class RunProgress:
         self._last = now
         shown = "-" if loss is None else f"{loss:.3f}"
         self._bar.update(self._task, completed=step, loss=shown, speed=f"{tokens_per_second:,.0f}")
-        self._write(
+        write_progress(
+            self._folder,
             {
                 "stage": "train",
                 "step": step,
@@ -52,18 +53,11 @@ class RunProgress:
                 "loss": loss,
                 "tokens_per_second": tokens_per_second,
                 "seconds_left": seconds_left,
-            }
+            },
         )
-
-    def _write(self, content: dict[str, object]) -> None:
-        """Whole or not at all, and without waiting for the disk: this is part of a measured step."""
-        temporary = self._path.with_name(f".{self._path.name}.tmp")
-        text = json.dumps(content, sort_keys=True, indent=1, allow_nan=False)
-        temporary.write_text(f"{text}\n", encoding="utf-8")
-        temporary.replace(self._path)
 
     def stop(self, step: int) -> None:
         """Leave the bar at `step` and remove the file."""
         self._bar.update(self._task, completed=step)
         self._bar.stop()
-        self._path.unlink(missing_ok=True)
+        (self._folder / PROGRESS_FILE).unlink(missing_ok=True)
