@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import gc
 import json
 from pathlib import Path
 
@@ -164,6 +165,16 @@ def test_the_profile_counts_operators_per_step() -> None:
     calls = {operator.name: operator.calls for operator in found.operators}
     assert calls["aten::mm"] == 2
     assert found.operators[0].seconds == max(operator.seconds for operator in found.operators)
+
+
+def test_no_garbage_is_collected_while_operators_are_profiled() -> None:
+    collected: list[str] = []
+    gc.callbacks.append(watch := lambda phase, info: collected.append(phase))
+    try:
+        profile_steps(lambda: collected.clear() or [[each] for each in range(5000)], CPU, steps=2)
+    finally:
+        gc.callbacks.remove(watch)
+    assert collected == [] and gc.isenabled()
 
 
 def test_measured_rates_are_those_of_a_computer() -> None:

@@ -1,0 +1,52 @@
+"""Step times that the documents quote are those of the published files."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+BENCH = ROOT / "results" / "bench"
+ROW = re.compile(r"\| ([\d.]+ \([^|]*\)) \| ([\d.]+ \([^|]*\)) \| `(step-[\w-]+\.json)` \|")
+ROWS = [match.groups() for match in ROW.finditer((ROOT / "docs" / "benchmarks.md").read_text())]
+
+
+def ratios(name: str) -> dict[str, str]:
+    """Variant -> its step over the baseline's, with the interval, as a document writes it."""
+    variants = json.loads((BENCH / name).read_text())["steps"]["variants"]
+    return {
+        each["variant"]: "{median:.2f} ({low:.2f} to {high:.2f})".format(**each["ratio"]) for each in variants
+    }
+
+
+def test_the_table_of_step_times_has_a_row_for_each_width_and_layer_kind() -> None:
+    assert len(ROWS) == 5
+
+
+@pytest.mark.parametrize(("hc", "mhc", "name"), ROWS)
+def test_a_row_of_step_times_is_what_its_file_says(hc: str, mhc: str, name: str) -> None:
+    assert (ratios(name)["hc"], ratios(name)["mhc"]) == (hc, mhc)
+
+
+def test_the_readme_quotes_the_step_times_of_the_file_that_it_names() -> None:
+    text = " ".join((ROOT / "README.md").read_text().split())
+    found = ratios("step-quick-cpu-2026-11-27.json")
+    assert f"HC takes {found['hc']} and mHC {found['mhc']} times the baseline's" in text
+    assert "step-quick-cpu-2026-11-27.json" in text
+
+
+@pytest.mark.parametrize("name", sorted(path.name for path in BENCH.glob("*.json")))
+def test_a_published_measurement_names_its_commit_versions_and_machine(name: str) -> None:
+    origin = json.loads((BENCH / name).read_text())["origin"]
+    assert origin["commit"] and not origin["dirty"]
+    assert origin["versions"]["torch"] and origin["machine"]["processor"] and origin["date"]
+
+
+@pytest.mark.parametrize("name", sorted(path.name for path in BENCH.glob("step-*.json")))
+def test_steps_of_a_published_measurement_are_of_one_process_with_a_baseline(name: str) -> None:
+    variants = json.loads((BENCH / name).read_text())["steps"]["variants"]
+    assert variants[0]["ratio"] == {"high": 1.0, "low": 1.0, "median": 1.0}
+    assert len({each["n"] for each in variants}) == 1
