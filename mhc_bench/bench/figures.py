@@ -77,8 +77,14 @@ def _overheads(axes: Axes, steps: StepReport) -> None:
     axes.set_xticks(range(len(others)), [each.variant for each in others])
     axes.set_xlim(-0.6, len(others) - 0.3)
     axes.set_ylabel(f"Overhead over {steps.baseline} (%)")
-    axes.set_title(f"{steps.suite}, {steps.gpu or 'CPU'}, {steps.precision}", fontsize=9)
+    axes.set_title(_measured(steps), fontsize=9)
     axes.legend(handles=_floor_legend(bool(steps.gpu)), frameon=False, fontsize=8)
+
+
+def _measured(steps: StepReport) -> str:
+    layers = "compiled" if steps.compile else "eager"
+    what = f"{steps.suite} ({steps.protocol_id}), {steps.tokens_per_step} tokens"
+    return f"{what}, {steps.gpu or 'CPU'}, {steps.precision}, {layers}"
 
 
 def _floor_legend(paper: bool) -> list[Line2D]:
