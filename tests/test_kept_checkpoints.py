@@ -18,8 +18,8 @@ from mhc_bench.config import RunConfig
 from mhc_bench.config.identity import run_id
 from mhc_bench.errors import UsageError
 from mhc_bench.model.digests import digest
-from mhc_bench.training import fit, module, state
-from mhc_bench.training.checkpoints import checkpoint_folders, find_damage
+from mhc_bench.training import checkpoints, fit, module, state
+from mhc_bench.training.checkpoints import checkpoint_folders, checkpoint_step, find_damage, keep
 from mhc_bench.training.clock import Clock
 from mhc_bench.training.validation import Validation
 
@@ -192,6 +192,35 @@ def test_milestones_and_the_best_checkpoint_stay_and_nothing_else(
     }
     assert places == {"best": "step-00000004", "milestone-00000007": "step-00000007"}
     assert not any(find_damage(folder, run_id(config)) for folder in checkpoint_folders(tmp_path))
+
+
+@pytest.mark.parametrize("step", [4, 6])
+def test_a_checkpoint_that_was_written_and_not_yet_named_is_named_by_the_next_start(
+    corpus: Path, tmp_path: Path, validation_losses: dict[int, float], step: int
+) -> None:
+    """Of the last one nothing is left to train: it is loaded, and the run ends."""
+    validation_losses |= {2: 5.0, 4: 4.0, 6: 4.5 if step == 4 else 3.0}
+    config = small(
+        corpus, steps=6, training__validate_every=2, logging__keep_best=True, logging__milestones=[4, 6]
+    )
+
+    def work() -> None:
+        def die_there(folder: Path, name: str) -> None:
+            if checkpoint_step(folder) == step:
+                raise MachineGoneError
+            keep(folder, name)
+
+        checkpoints.keep = die_there
+        with pytest.raises(MachineGoneError):
+            fit(config, tmp_path)
+
+    assert in_child(work) == (0, None)
+    assert f"step-0000000{step}" in names(tmp_path) and f"milestone-0000000{step}" not in names(tmp_path)
+    fit(config, tmp_path)
+    assert names(tmp_path) == {
+        *("final", "best", "milestone-00000004", "milestone-00000006", "step-00000004", "step-00000006"),
+    }
+    assert (tmp_path / "checkpoints" / "best").resolve().name == f"step-0000000{step}"
 
 
 def test_a_better_checkpoint_that_a_resumed_run_has_not_reached_is_forgotten(

@@ -152,11 +152,20 @@ class Checkpoints(L.Callback):
         """Of the last checkpoint, perhaps still being written."""
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Forget what lies after the step that the run resumed from."""
-        self.saved_step = trainer.global_step
+        """Forget what lies after the step that the run resumed from, and name that checkpoint."""
         trainer.strategy.barrier()
         if trainer.is_global_zero:
             forget_after(self.run_dir, trainer.global_step)
+        self._take_up(trainer)
+
+    def on_fit_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Name the last checkpoint where the run resumed from it: nothing was left to train."""
+        self._take_up(trainer)
+
+    def _take_up(self, trainer: L.Trainer) -> None:
+        """The process before may have been killed between a checkpoint and its names."""
+        self.saved_step = trainer.global_step
+        self._tidy(trainer)
 
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: object, batch: object, batch_idx: int
