@@ -1,6 +1,7 @@
 """Random faults until the time is over: `python tests/faults/campaign.py --seed 0 --minutes 30`.
 
-Each trial is a function of (seed, number), so `--only NUMBER` brings one back.
+Each trial is a function of (seed, number), so `--only NUMBER` brings one back. `--every-write worker` (or
+`runner`) draws nothing: a process of that kind is killed at its first change of a file, at its second, and so on.
 """
 
 from __future__ import annotations
@@ -16,13 +17,14 @@ import time
 import traceback
 import warnings
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 
 sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[1])]
 
 import torch  # noqa: E402
 from forked_suite import Ground, contents  # noqa: E402
-from trials import KINDS, NotSurvivedError, can_mount, survive  # noqa: E402
+from trials import KINDS, NotSurvivedError, Trial, at_each_write, can_mount, survive  # noqa: E402
 
 from mhc_bench import __version__, bench, evaluation, evidence, training  # noqa: E402
 from mhc_bench.provenance import commit  # noqa: E402
@@ -44,10 +46,7 @@ def main() -> int:
     print(f"mhc-bench {__version__}, torch {torch.__version__}, Python {sys.version.split()[0]}", flush=True)
     print(f"commit {commit()[0][:10]}", flush=True)
     tried, survived, end = Counter[str](), Counter[str](), time.monotonic() + 60 * options.minutes
-    for number in [options.only] if options.only is not None else itertools.count():
-        draw = random.Random(f"{options.seed} {number}")
-        kinds = [kind for kind in KINDS if can_mount() or kind.__name__ != "disk_really_full"]
-        trial = kinds[number % len(kinds)](draw)
+    for number, trial in at_each_write(options.every_write) if options.every_write else drawn(options):
         ground = Ground(place / str(number))
         tried[trial.kind] += 1
         try:
@@ -67,12 +66,20 @@ def main() -> int:
     return int(survived != tried)
 
 
+def drawn(options: argparse.Namespace) -> Iterator[tuple[int, Trial]]:
+    """Each kind in turn, at random otherwise; without end but for `--only`."""
+    kinds = [kind for kind in KINDS if can_mount() or kind.__name__ != "disk_really_full"]
+    for number in [options.only] if options.only is not None else itertools.count():
+        yield number, kinds[number % len(kinds)](random.Random(f"{options.seed} {number}"))
+
+
 def arguments() -> argparse.Namespace:
     """Of the command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--minutes", type=float, default=10.0)
     parser.add_argument("--only", type=int, metavar="NUMBER")
+    parser.add_argument("--every-write", choices=["worker", "runner"])
     return parser.parse_args()
 
 

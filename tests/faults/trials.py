@@ -6,7 +6,7 @@ import os
 import random
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -256,6 +256,18 @@ KINDS: list[Callable[[random.Random], Trial]] = [
     backward_clock,
     two_at_once,
 ]
+
+
+def at_each_write(role: str) -> Iterator[tuple[int, Trial]]:
+    """A process of kind `role` killed at its first change of a file, at its second, until it has no more."""
+    codes: list[int] = []
+    while 0 not in codes:
+        number = len(codes)
+
+        def bring(ground: Ground, number: int = number) -> None:
+            codes.append(ground.run(on_write(role, ground.root, number, die)))
+
+        yield number, Trial(f"{role} killed at each write", f"write {number}", bring)
 
 
 def can_mount() -> bool:
