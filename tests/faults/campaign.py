@@ -1,7 +1,7 @@
 """Random faults until the time is over: `python tests/faults/campaign.py --seed 0 --minutes 30`.
 
 Each trial is a function of (seed, number), so `--only NUMBER` brings one back. `--every-write worker` (or
-`runner`) draws nothing: a process of that kind is killed at its first change of a file, at its second, and so on.
+`runner`) draws nothing: such a process is killed at its first change of a file, at its second, and so on.
 """
 
 from __future__ import annotations
