@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
-from typing import Any, NoReturn
+from typing import Any, Literal, NoReturn
 
 import pytest
 import torch
@@ -179,6 +179,8 @@ class WithOptions:
         text: str = "",
         switch: bool = False,
         either: int | None = None,
+        choice: Literal["none", "all"] = "none",
+        several: int | str = 0,
     ) -> None: ...
 
 
@@ -202,6 +204,17 @@ def test_an_option_of_another_type_is_told_what_was_expected(name: str, value: o
 def test_a_whole_number_serves_as_a_number_and_null_where_it_may() -> None:
     found = checked_options(WithOptions, {"number": 2, "either": None})
     assert found == {"number": 2.0, "either": None} and type(found["number"]) is float
+
+
+def test_a_choice_is_one_of_its_words_and_the_nearest_is_named() -> None:
+    assert checked_options(WithOptions, {"choice": "all"}) == {"choice": "all"}
+    with pytest.raises(UsageError, match="unknown choice 'al': expected one of all, none; did you mean 'all'"):
+        checked_options(WithOptions, {"choice": "al"})
+
+
+@pytest.mark.parametrize("value", [3, "three"])
+def test_an_option_of_several_types_is_left_to_its_variant(value: int | str) -> None:
+    assert checked_options(WithOptions, {"several": value}) == {"several": value}
 
 
 @pytest.mark.parametrize(("name", "largest", "above"), [("mhc-lite", 6, 7), ("kromhc", 50, 14)])
