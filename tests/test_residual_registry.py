@@ -11,6 +11,7 @@ from omegaconf import OmegaConf
 
 from mhc_bench.config import part_names
 from mhc_bench.errors import UsageError
+from mhc_bench.limits import MOST_STREAMS
 from mhc_bench.residual import (
     Baseline,
     HyperConnection,
@@ -23,7 +24,7 @@ from mhc_bench.residual import (
     variant_names,
     variant_options,
 )
-from mhc_bench.residual.options import checked_options
+from mhc_bench.residual.options import checked_options, number_of
 from mhc_bench.resources import configs_dir
 
 
@@ -117,6 +118,24 @@ def test_a_wrong_option_is_refused_in_one_line(name: str, options: dict[str, Any
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("place", "message"),
+    [
+        ({"width": 0}, "width 0: expected at least 1"),
+        ({"index": 3}, "index 3: expected 0 to 2 for a depth of 3 sublayers"),
+        ({"index": -1}, "index -1: expected 0 to 2 for a depth of 3 sublayers"),
+    ],
+)
+def test_a_place_outside_the_model_is_refused(place: dict[str, int], message: str) -> None:
+    with pytest.raises(UsageError, match=f"^{message}$"):
+        Baseline(**{"width": 1, "depth": 3, "index": 2, **place})
+
+
+def test_the_narrowest_model_its_last_sublayer_and_the_most_streams_are_allowed() -> None:
+    assert Baseline(width=1, depth=3, index=2).index == 2
+    assert number_of("streams", MOST_STREAMS) == MOST_STREAMS
+
+
 @pytest.mark.parametrize("name", ["hc", "mhc", "kromhc", "mhc-orthogonal", "hc-components", "ddl"])
 def test_no_value_is_made_for_parameters_without_memory(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     def make(*_: object) -> NoReturn:
@@ -208,7 +227,9 @@ def test_a_whole_number_serves_as_a_number_and_null_where_it_may() -> None:
 
 def test_a_choice_is_one_of_its_words_and_the_nearest_is_named() -> None:
     assert checked_options(WithOptions, {"choice": "all"}) == {"choice": "all"}
-    with pytest.raises(UsageError, match="unknown choice 'al': expected one of all, none; did you mean 'all'"):
+    with pytest.raises(
+        UsageError, match="unknown choice 'al': expected one of all, none; did you mean 'all'"
+    ):
         checked_options(WithOptions, {"choice": "al"})
 
 
