@@ -188,11 +188,12 @@ def ended(child: int, seconds: float = 240.0) -> int:
 
 
 def stamps(root: Path) -> dict[str, int]:
-    """When each finished file was written."""
+    """When each finished file was written; a final model is finished once `training.json` says so."""
     return {
         path.relative_to(root).as_posix(): path.stat().st_mtime_ns
-        for name in LASTING
-        for path in root.glob(f"tiny-*/*/seed0/{name}")
+        for run in root.glob("tiny-*/*/seed0")
+        for path in (run / name for name in LASTING)
+        if path.exists() and ("checkpoints" not in path.parts or (run / "training.json").exists())
     }
 
 

@@ -227,9 +227,7 @@ def test_a_whole_number_serves_as_a_number_and_null_where_it_may() -> None:
 
 def test_a_choice_is_one_of_its_words_and_the_nearest_is_named() -> None:
     assert checked_options(WithOptions, {"choice": "all"}) == {"choice": "all"}
-    with pytest.raises(
-        UsageError, match="unknown choice 'al': .*; did you mean 'all'"
-    ):
+    with pytest.raises(UsageError, match=r"unknown choice 'al': .*; did you mean 'all'"):
         checked_options(WithOptions, {"choice": "al"})
 
 
