@@ -17,8 +17,10 @@ from tiny_runs import MachineGoneError, before_update, tiny_run, write_corpus
 from mhc_bench.config import RunConfig
 from mhc_bench.config.identity import run_id
 from mhc_bench.errors import UsageError
+from mhc_bench.files import PROGRESS_FILE
 from mhc_bench.model.digests import digest
-from mhc_bench.training import checkpoints, fit, module, state
+from mhc_bench.suite.worker import train_run
+from mhc_bench.training import checkpoints, fit, fitting, module, state
 from mhc_bench.training.checkpoints import checkpoint_folders, checkpoint_step, find_damage, keep
 from mhc_bench.training.clock import Clock
 from mhc_bench.training.validation import Validation
@@ -221,6 +223,26 @@ def test_a_checkpoint_that_was_written_and_not_yet_named_is_named_by_the_next_st
         *("final", "best", "milestone-00000004", "milestone-00000006", "step-00000004", "step-00000006"),
     }
     assert (tmp_path / "checkpoints" / "best").resolve().name == f"step-0000000{step}"
+
+
+def test_what_a_run_trained_with_is_cleared_away_by_the_next_start_where_it_was_killed_before(
+    corpus: Path, tmp_path: Path
+) -> None:
+    config = small(corpus)
+
+    def work() -> None:
+        def die_there(folder: Path) -> None:
+            raise MachineGoneError
+
+        fitting.clear_away = die_there
+        with pytest.raises(MachineGoneError):
+            fit(config, tmp_path)
+
+    assert in_child(work) == (0, None)
+    assert {"starts.json", "step-00000004"} < names(tmp_path)
+    (tmp_path / PROGRESS_FILE).touch()
+    train_run(config, tmp_path)
+    assert names(tmp_path) == {"final"} and not (tmp_path / PROGRESS_FILE).exists()
 
 
 def test_a_better_checkpoint_that_a_resumed_run_has_not_reached_is_forgotten(

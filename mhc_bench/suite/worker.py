@@ -65,6 +65,10 @@ def train_run(run: RunConfig, folder: Path) -> None:
         from mhc_bench.training import fit
 
         fit(run, folder)
+    elif is_first_rank():
+        from mhc_bench.training.checkpoints import clear_away
+
+        clear_away(folder)  # the process before may have been killed between the two
 
 
 @contextlib.contextmanager

@@ -19,7 +19,7 @@ import lightning as L
 from mhc_bench.config.check import milestone_steps
 from mhc_bench.config.schema import RunConfig
 from mhc_bench.errors import RunError
-from mhc_bench.files import file_digest, write_json
+from mhc_bench.files import PROGRESS_FILE, file_digest, write_json
 from mhc_bench.training.clock import Clock
 from mhc_bench.training.history import History
 from mhc_bench.training.state import MANIFEST, TRAINER, PortableState
@@ -124,10 +124,11 @@ def forget_after(run_dir: Path, step: int) -> None:
             shutil.rmtree(folder)
 
 
-def remove_resume_files(run_dir: Path) -> None:
-    """Remove all that was only there to resume from, once the final model stands."""
+def clear_away(run_dir: Path) -> None:
+    """Remove all that was only there while the run trained, once `training.json` stands; safe to repeat."""
     prune(run_dir, 0)
     (run_dir / FOLDER / STARTS).unlink(missing_ok=True)
+    (run_dir / PROGRESS_FILE).unlink(missing_ok=True)
 
 
 def count_start(run_dir: Path) -> int:

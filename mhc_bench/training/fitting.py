@@ -27,7 +27,6 @@ from mhc_bench.data import open_source
 from mhc_bench.data.module import BatchPlan, TokenData
 from mhc_bench.data.source import TokenSource
 from mhc_bench.errors import RunError, StoppedError
-from mhc_bench.files import PROGRESS_FILE
 from mhc_bench.model import (
     FLOPS_RULE,
     count_parameters,
@@ -43,10 +42,10 @@ from mhc_bench.training.checkpoints import (
     FOLDER,
     Checkpoints,
     checkpoint_folders,
+    clear_away,
     count_start,
     forget_after,
     newest_good,
-    remove_resume_files,
 )
 from mhc_bench.training.checks import check_run, launched, world_size
 from mhc_bench.training.clock import Clock
@@ -257,8 +256,7 @@ def finish(
             numerics=numerics(config),
         )
         write_summary(summary, run_dir)
-        remove_resume_files(run_dir)
-        (run_dir / PROGRESS_FILE).unlink(missing_ok=True)
+        clear_away(run_dir)
     if dist.is_initialized():
         dist.barrier()  # the other ranks read the summary next
 

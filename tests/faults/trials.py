@@ -33,7 +33,7 @@ from mhc_bench.training.checkpoints import checkpoint_folders
 STEPS = 7
 REQUESTS = 6
 """At least so many answers are reported in an evaluation."""
-WORKER_WRITES, RUNNER_WRITES = 110, 60
+WORKER_WRITES, RUNNER_WRITES = 160, 60
 """About so many changes of the file system make up one run, and a suite without its runs."""
 SMALLEST_DISK, LARGEST_DISK = 200_000, 4_000_000
 """Bytes that are left: from less than one checkpoint to nearly all that the suite needs."""
