@@ -10,6 +10,7 @@ import torch
 from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
 
 from mhc_bench import graft
+from mhc_bench.model.recompute import recompute_layers
 
 
 def loss_and_gradients(model: torch.nn.Module) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
@@ -69,10 +70,9 @@ def test_a_user_s_own_model_keeps_its_weights_and_logits() -> None:
     assert torch.equal(model(input_ids=ids).logits, reference(input_ids=ids).logits)
 
 
-@pytest.mark.filterwarnings("ignore:`gradient_checkpointing_enable` is deprecated:FutureWarning")
 def test_gradient_checkpointing_recomputes_the_grafted_layer_and_changes_no_gradient() -> None:
     plain, checkpointed = make.grafted("llama", "mhc").train(), make.grafted("llama", "mhc").train()
-    checkpointed.gradient_checkpointing_enable()
+    recompute_layers(checkpointed)
     calls = []
     checkpointed.model.layers[1].mlp.register_forward_hook(lambda *_: calls.append(1))
     expected, found = loss_and_gradients(plain)[1], loss_and_gradients(checkpointed)[1]

@@ -14,6 +14,7 @@ from forked import in_child
 from mhc_bench.config import HardwareConfig, RunConfig, TrainingConfig, load_suite, run_configs
 from mhc_bench.model import build_backbone, count_parameters, decoder_layers, graft, supported_families
 from mhc_bench.model.footprint import _Attention, balance_experts, layer_footprints
+from mhc_bench.model.recompute import recompute_layers
 from mhc_bench.suite.memory import Units, communication, device_memory
 from mhc_bench.suite.plan import plan, to_json
 from mhc_bench.suite.preflight import count
@@ -76,7 +77,7 @@ def tracked_peak(
         balance_experts(model)
         model.train()
         if checkpointed:
-            model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+            recompute_layers(model)
         for _, layer in decoder_layers(model):
             fully_shard(layer, **plan)
         fully_shard(model, **plan)

@@ -50,7 +50,8 @@ class Part(BaseModel):
     """Fields younger than published records of this schema version: left out at their default, so that those
     records keep their bytes."""
 
-    @model_serializer(mode="wrap")
+    # the type is given as a value: pydantic 2.10 would look for the annotation's names in a subclass's module
+    @model_serializer(mode="wrap", return_type=dict[str, Any])
     def _as_published(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
         content: dict[str, Any] = handler(self)
         unsaid = {name for name in self.later if getattr(self, name) == type(self).model_fields[name].default}

@@ -16,7 +16,7 @@ from mhc_bench.model import shared_weight_digest, weight_digest
 from mhc_bench.model.grouping import decayed_names
 from mhc_bench.model.layers import parameter_owners
 from mhc_bench.model.quiet import quiet_transformers
-from mhc_bench.model.recompute import recompute_blocks
+from mhc_bench.model.recompute import recompute_blocks, recompute_layers
 from mhc_bench.model.saving import load_model, save_model
 
 CLOSE = 2e-5
@@ -121,7 +121,7 @@ def _gradients(subject: Subject, how: str) -> dict[str, Tensor]:
     if how == "block":
         recompute_blocks(model, 4)
     if how == "layer":
-        model.activation_checkpointing_enable()
+        recompute_layers(model)
     model(input_ids=token_ids(), use_cache=False).logits.square().mean().backward()
     return {name: each.grad for name, each in model.named_parameters() if each.grad is not None}
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import functools
 import itertools
 import math
+import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import Any, NamedTuple, NoReturn
@@ -22,6 +23,14 @@ from transformers import PreTrainedModel
 
 from mhc_bench.model.families import Sublayer, decoder_layers
 from mhc_bench.model.layers import pre_norm, residual_path, rest_of_sublayer
+
+
+def recompute_layers(model: PreTrainedModel) -> None:
+    """Make each decoder layer keep only its input and compute itself again in the backward pass."""
+    with warnings.catch_warnings():
+        # 5.23 has another name for it, which the versions before do not know; this one stays until 6
+        warnings.filterwarnings("ignore", "`gradient_checkpointing_enable` is deprecated", FutureWarning)
+        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
 
 
 def recompute_blocks(model: PreTrainedModel, sublayers: float) -> None:

@@ -7,7 +7,7 @@ from transformers import PreTrainedModel
 
 from mhc_bench.config.schema import HardwareConfig
 from mhc_bench.model import decoder_layers, residual_connections, use_operations
-from mhc_bench.model.recompute import best_block, recompute_blocks
+from mhc_bench.model.recompute import best_block, recompute_blocks, recompute_layers
 
 COMPILED_FORMS = 64
 """Forms of one layer's code that may be compiled: first, inner and last layer, dense and routed, training and
@@ -18,7 +18,7 @@ def prepare_layers(model: PreTrainedModel, hardware: HardwareConfig) -> None:
     """Apply recomputation and compilation to a grafted model that is not sharded yet, in place."""
     use_operations(model, hardware.operations)
     if hardware.recompute == "layer":
-        model.activation_checkpointing_enable(activation_checkpointing_kwargs={"use_reentrant": False})
+        recompute_layers(model)
     elif hardware.recompute == "block":
         recompute_blocks(model, hardware.recompute_sublayers or default_block(model))
     if hardware.compile:
