@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from evidence_factory import make_record, suite_records
+from scipy import stats
 
 from mhc_bench.evidence.collate import collate
 from mhc_bench.evidence.statistics import coverage as simulation
@@ -78,6 +79,19 @@ def test_a_share_worked_by_hand() -> None:
     assert simulation.by_seed(
         np.random.default_rng(0), 3, lambda _, shape: sample, False, "some", 3
     ) == Share("some", 3, 1 / 3, None)
+
+
+@pytest.mark.parametrize(("factor", "called"), [(0.98, 0.0), (1.02, 1.0), (-1.02, 0.0)])
+def test_a_task_is_called_better_from_the_corrected_level_on(
+    factor: float, called: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One of eight tasks has a mean next to the critical value of its t statistic, the others have none."""
+    values = np.array([-2.0, -1.0, 0.0, 1.0, 2.0])
+    values /= values.std(ddof=1)
+    sample = np.tile(values, (1, simulation.TASKS, 1))
+    sample[0, 3] += factor * stats.t.ppf(1 - 0.05 / (2 * simulation.TASKS), 4) / math.sqrt(5)
+    monkeypatch.setattr(simulation, "jumps", lambda *_: sample)
+    assert simulation.any_task(np.random.default_rng(0), 5, 1) == Share(ANY_TASK, 5, None, called)
 
 
 @pytest.mark.parametrize("learned", [simulation.EVEN, simulation.FIRST_LEADS])
