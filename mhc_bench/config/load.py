@@ -70,12 +70,12 @@ def load_data(name: str, overrides: Iterable[str] = ()) -> DataConfig:
 def _check_kind(data: dict[str, Any], over: object) -> None:
     """An override of `data.kind` alone would mix the fields of two kinds."""
     asked = over.get("kind") if isinstance(over, dict) else None
-    if asked is None or asked == data.get("kind"):
+    if asked is None or data.get("kind") in (None, asked):
         return
     kind = choose("data kind", str(asked), DATA_KINDS)
     named = [name for name in part_names("data") if read_part("data", "data", name)["kind"] == kind]
     raise UsageError(
-        f"data.kind={kind}: this suite's data is of kind {data.get('kind')}: expected a source by name, "
+        f"data.kind={kind}: this suite's data is of kind {data['kind']}: expected a source by name, "
         f"whose fields can then be changed: data={' or data='.join(named)}, or data=FILE.yaml"
     )
 

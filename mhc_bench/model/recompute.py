@@ -28,7 +28,7 @@ from mhc_bench.model.layers import pre_norm, residual_path, rest_of_sublayer
 def recompute_layers(model: PreTrainedModel) -> None:
     """Make each decoder layer keep only its input and compute itself again in the backward pass."""
     with warnings.catch_warnings():
-        # 5.23 has another name for it, which the versions before do not know; this one stays until 6
+        # transformers 5.23 renamed it; versions before know this name alone, which stays until 6
         warnings.filterwarnings("ignore", "`gradient_checkpointing_enable` is deprecated", FutureWarning)
         model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
 
