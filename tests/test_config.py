@@ -107,8 +107,8 @@ def test_bad_overrides_get_one_line_that_names_them(overrides: list[str], expect
 def test_the_kind_of_data_can_be_given_to_a_suite_that_has_none(tmp_path: Path) -> None:
     suite = tmp_path / "own.yaml"
     suite.write_text(
-        "model: llama-d64-l4\noptimizer: {base: adamw, learning_rate: 0.1}\nhardware: cpu\nvariants: [baseline]\n"
-        "seeds: [0]\ntraining: {sequence_length: 16, batch_tokens: 16, steps: 1}\n"
+        "model: llama-d64-l4\noptimizer: {base: adamw, learning_rate: 0.1}\nhardware: cpu\n"
+        "variants: [baseline]\nseeds: [0]\ntraining: {sequence_length: 16, batch_tokens: 16, steps: 1}\n"
     )
     chosen = load_suite(str(suite), ["data.kind=text", "data.path=/some/corpus"]).data
     assert isinstance(chosen, TextConfig) and chosen.path == "/some/corpus"
