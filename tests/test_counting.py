@@ -87,7 +87,13 @@ def test_operations_of_a_step_equal_torch_s_count(family: str) -> None:
     # torch counts the products of the whole square of scores; a causal mask needs (length + 1) / 2 of length
     per_position = 6 * 3 * 4 * (8 + 8)  # 6 x layers x heads x (key + value size)
     masked_away = per_position * (length - (length + 1) / 2)
-    assert counter.get_total_flops() / length == flops_per_token(model, length) + masked_away
+    # some versions of transformers make the angles of the positions, which have no parameter, with a product
+    angles = sum(
+        sum(each.values())
+        for name, each in counter.get_flop_counts().items()
+        if name.rpartition(".")[2] == "rotary_emb"
+    )
+    assert (counter.get_total_flops() - angles) / length == flops_per_token(model, length) + masked_away
 
 
 WITHOUT_PARAMETER = {

@@ -135,7 +135,7 @@ def test_lm_evals_own_drop_shows_field_names_as_answers(monkeypatch: pytest.Monk
     monkeypatch.setattr("datasets.load_dataset", benchmark_rows.load_dataset)
     task = TaskManager(include_path=lm_eval_root() / "drop", include_defaults=False).load(["drop"])["tasks"]
     stock = task["drop"]
-    assert stock.doc_to_target(stock.validation_docs()[0]).startswith("number,date,spans")
+    assert {"number", "date", "spans"} <= set(stock.doc_to_target(stock.validation_docs()[0]).split(","))
 
 
 def test_groups_sum_up_their_parts(asked: Asked) -> None:

@@ -10,7 +10,14 @@ from rich.table import Table
 from rich.text import Text
 
 from mhc_bench.config import part_names
-from mhc_bench.config.parts import installed_variants, read_part, read_variant, variant_names
+from mhc_bench.config.parts import (
+    installed_variants,
+    part_file,
+    read_part,
+    read_variant,
+    read_yaml,
+    variant_names,
+)
 from mhc_bench.errors import UsageError
 from mhc_bench.resources import configs_dir, tasks_dir
 from mhc_bench.suite.state import read_state
@@ -42,7 +49,7 @@ def show(what: str, runs: Path, as_json: bool) -> int:
 
 def suites() -> Rows:
     """Shipped suites and what each is for."""
-    return [{"suite": n, "description": _text(read_part("suite", "suites", n))} for n in part_names("suites")]
+    return [{"suite": name, "description": _description(name)} for name in part_names("suites")]
 
 
 def variants() -> Rows:
@@ -84,7 +91,10 @@ def found_runs(root: Path) -> Rows:
     ]
 
 
-def _text(part: dict[str, object]) -> str:
+def _description(suite: str) -> str:
+    part = read_yaml(part_file("suite", "suites", suite))
+    if "description" not in part:  # what a suite rests on takes as long to read again
+        part = read_part("suite", "suites", suite)
     return str(part.get("description", ""))
 
 
