@@ -23,6 +23,7 @@ from mhc_bench.config import (
 from mhc_bench.config.schema import ADDED_LATER, TextConfig
 from mhc_bench.errors import RunError, UsageError
 from mhc_bench.resources import configs_dir
+from mhc_bench.suite import listing
 
 SUITES = part_names("suites")
 
@@ -112,6 +113,11 @@ def test_the_kind_of_data_can_be_given_to_a_suite_that_has_none(tmp_path: Path) 
     )
     chosen = load_suite(str(suite), ["data.kind=text", "data.path=/some/corpus"]).data
     assert isinstance(chosen, TextConfig) and chosen.path == "/some/corpus"
+
+
+def test_suites_are_listed_with_the_descriptions_that_they_resolve_to() -> None:
+    listed = {row["suite"]: row["description"] for row in listing.suites()}
+    assert listed == {name: load_suite(name).description for name in part_names("suites")}
 
 
 @pytest.mark.parametrize("reverse", [False, True])
