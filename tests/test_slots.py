@@ -35,7 +35,6 @@ def test_a_weighted_sum_takes_weights_for_each_token_or_for_all(hidden: Tensor) 
 
 
 def test_a_weighted_sum_is_made_in_fp32_and_has_the_dtype_of_the_stream() -> None:
-    stream = torch.tensor([[1.0], [2.0**-9]], dtype=torch.bfloat16)
-    summed = weighted_sum(stream, torch.tensor([1.0, 1.0 + 2.0**-9]))
-    assert summed.dtype == torch.bfloat16
-    assert summed.item() == torch.tensor(1.0 + 2.0**-9 * (1.0 + 2.0**-9)).bfloat16().item()
+    stream = torch.tensor([[256.0], [-256.0]], dtype=torch.bfloat16)
+    summed = weighted_sum(stream, torch.tensor([1.0 + 2.0**-9, 1.0]))  # 1 in bf16, and the sum 0
+    assert summed.dtype == torch.bfloat16 and summed.item() == 0.5
