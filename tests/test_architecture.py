@@ -116,6 +116,14 @@ def test_no_module_is_over_400_lines(path: Path) -> None:
     assert len(path.read_text(encoding="utf-8").splitlines()) <= 400
 
 
+def test_no_file_of_tests_is_over_400_lines() -> None:
+    found = {
+        path.name: len(path.read_text(encoding="utf-8").splitlines())
+        for path in Path(__file__).parent.rglob("*.py")
+    }
+    assert found and not {name: lines for name, lines in found.items() if lines > 400}
+
+
 @pytest.mark.parametrize(
     "module",
     ["mhc_bench", "mhc_bench.cli", "mhc_bench.config", "mhc_bench.suite.listing", "mhc_bench.suite.verify"],

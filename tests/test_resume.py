@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
 import csv
 import dataclasses
 import errno
-import functools
 import json
 import os
 import pickle
 import shutil
 import signal
-import stat
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -20,6 +17,7 @@ from typing import Any
 import pytest
 import torch
 from forked import KILLED, in_child, on_ranks
+from safetensors.torch import load_file, save_file
 from tiny_runs import CHANGING, tiny_run, write_corpus
 from transformers import PreTrainedTokenizerFast
 
@@ -27,6 +25,7 @@ from mhc_bench import files
 from mhc_bench.config import RunConfig
 from mhc_bench.config.identity import run_id
 from mhc_bench.errors import RunError
+from mhc_bench.model.saving import FINAL, saved_weight_digest
 from mhc_bench.training import TrainingSummary, checkpoints, fit, fitting, module, probes, state
 from mhc_bench.training.checkpoints import checkpoint_folders, newest_good
 
@@ -371,78 +370,31 @@ def test_at_most_two_checkpoints_are_kept(corpus: Path, tmp_path: Path) -> None:
     assert [path.name for path in checkpoint_folders(tmp_path)] == ["step-00000008", "step-00000006"]
 
 
-@pytest.fixture
-def on_disk(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, int | str]]:
-    """In their order: inodes written to disk, names given, names of folders removed."""
-    done: list[tuple[str, int | str]] = []
-    sync, remove = os.fsync, shutil.rmtree
-    renames = {"rename": os.rename, "replace": os.replace}
+def test_a_final_model_that_stands_already_is_not_saved_again(corpus: Path, tmp_path: Path) -> None:
+    config = tiny_run(corpus, "mhc", steps=2)
 
-    def synced(handle: int) -> None:
-        done.append(("sync", os.fstat(handle).st_ino))
-        sync(handle)
+    def killed() -> None:
+        after_the_final_model()
+        fit(config, tmp_path)
 
-    def named(how: str, source: Path, target: Path) -> None:
-        renames[how](source, target)
-        done.append(("name", Path(target).name))
-
-    def removed(folder: Path, ignore_errors: bool = False) -> None:
-        done.append(("remove", Path(folder).name))
-        remove(folder, ignore_errors)
-
-    monkeypatch.setattr(os, "fsync", synced)
-    for how in renames:
-        monkeypatch.setattr(os, how, functools.partial(named, how))
-    monkeypatch.setattr(shutil, "rmtree", removed)
-    return done
+    assert in_child(killed) == (KILLED, None)
+    stands = (tmp_path / FINAL).stat().st_ino
+    summary = fit(config, tmp_path)
+    assert (tmp_path / FINAL).stat().st_ino == stands
+    assert saved_weight_digest(tmp_path / FINAL) == summary.weight_digest
 
 
-def assert_durable(path: Path, done: list[tuple[str, int | str]]) -> None:
-    """Content before the name, the folder that holds the name after it."""
-    at = done.index(("name", path.name))
-    content = {("sync", each.stat().st_ino) for each in (path, *path.rglob("*"))}
-    assert content <= set(done[:at]) and ("sync", path.parent.stat().st_ino) in done[at:]
+def other_weights(path: Path) -> None:
+    save_file({name: each + 1 for name, each in load_file(path).items()}, path)
 
 
-def test_a_power_cut_leaves_the_final_model_or_a_checkpoint(
-    corpus: Path, tmp_path: Path, on_disk: list[tuple[str, int | str]]
+@pytest.mark.parametrize("harm", [other_weights, lambda path: os.truncate(path, 99), Path.unlink])
+def test_a_final_model_with_other_weights_is_replaced(
+    corpus: Path, tmp_path: Path, undisturbed: tuple[TrainingSummary, Path], harm: Callable[[Path], object]
 ) -> None:
-    fit(tiny_run(corpus, steps=4, logging__milestones=[4]), tmp_path)
-    before = on_disk[: on_disk.index(("remove", "step-00000002"))]
-    for path in ("checkpoints/final", "checkpoints/step-00000004", "training.json"):
-        assert_durable(tmp_path / path, before)
-    assert before.index(("name", "final")) < before.index(("name", "training.json"))
-
-
-def test_an_older_model_goes_when_the_new_one_is_on_disk(
-    corpus: Path, tmp_path: Path, on_disk: list[tuple[str, int | str]]
-) -> None:
-    folder = tmp_path / "checkpoints" / "final"
-    folder.mkdir(parents=True)
-    (folder / "older").touch()
-    fit(tiny_run(corpus, steps=2), tmp_path)
-    removed = next(at for at, (what, name) in enumerate(on_disk) if what == "remove" and ".old" in str(name))
-    assert_durable(folder, on_disk[:removed])
-
-
-def test_a_folder_is_filled_on_disk_before_it_has_its_name(
-    tmp_path: Path, on_disk: list[tuple[str, int | str]]
-) -> None:
-    with files.atomic_folder(tmp_path / "new") as staged:
-        (staged / "inner").mkdir()
-        (staged / "inner" / "file").write_text("content")
-    assert_durable(tmp_path / "new", on_disk)
-
-
-@pytest.mark.parametrize(("number", "refused"), [(errno.EINVAL, False), (errno.EIO, True)])
-def test_a_file_system_that_writes_no_folders_to_disk_is_no_error_and_a_broken_one_is(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, refused: bool
-) -> None:
-    def sync(handle: int) -> None:
-        if stat.S_ISDIR(os.fstat(handle).st_mode):
-            raise OSError(number, os.strerror(number))
-
-    monkeypatch.setattr(os, "fsync", sync)
-    with pytest.raises(OSError, match="Input/output") if refused else contextlib.nullcontext():
-        files.write_text(tmp_path / "a.txt", "a")
-    assert (tmp_path / "a.txt").read_text() == "a"
+    folder = tmp_path / "run"
+    shutil.copytree(undisturbed[1], folder)
+    (folder / "training.json").unlink()
+    harm(folder / FINAL / "model.safetensors")
+    fit(run_with_dropout(corpus), folder)
+    assert saved_weight_digest(folder / FINAL) == undisturbed[0].weight_digest

@@ -6,13 +6,13 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
 from huggingface_hub import split_torch_state_dict_into_shards
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
@@ -22,7 +22,7 @@ from mhc_bench.errors import MhcBenchError, RunError
 from mhc_bench.files import rename_on_disk, write_json
 from mhc_bench.model.auto import GraftedModel, grafted_config_class, grafted_model_class
 from mhc_bench.model.checkpoint import read_section
-from mhc_bench.model.digests import persistent_tensors, whole
+from mhc_bench.model.digests import digest, persistent_tensors, whole
 from mhc_bench.model.families import family_named
 
 FINAL = Path("checkpoints") / "final"
@@ -100,6 +100,18 @@ def replacing(folder: Path) -> Iterator[Path]:
             shutil.rmtree(old)
     finally:
         shutil.rmtree(fresh, ignore_errors=True)
+
+
+def saved_weight_digest(folder: str | os.PathLike[str]) -> str | None:
+    """`weight_digest` of the model that `save_model` wrote; None where there is none that can be read."""
+    try:
+        with ExitStack() as opened:
+            paths = sorted(Path(folder).glob("*.safetensors"))
+            files = [opened.enter_context(safe_open(path, framework="pt")) for path in paths]
+            where = {name: file for file in files for name in file.keys()}  # noqa: SIM118  # no mapping
+            return digest((name, where[name].get_tensor(name)) for name in sorted(where)) if where else None
+    except (OSError, SafetensorError):
+        return None
 
 
 def load_model(folder: str | os.PathLike[str]) -> tuple[PreTrainedModel, PreTrainedTokenizerFast]:

@@ -35,11 +35,11 @@ from mhc_bench.model import (
     use_operations,
     weight_digest,
 )
+from mhc_bench.model.saving import FINAL, saved_weight_digest
 from mhc_bench.processor import processor
 from mhc_bench.stopping import StopNotice
 from mhc_bench.training.balancing import ExpertBalancing
 from mhc_bench.training.checkpoints import (
-    FOLDER,
     Checkpoints,
     checkpoint_folders,
     clear_away,
@@ -61,7 +61,6 @@ from mhc_bench.training.sharding import make_strategy, sharding_plan
 from mhc_bench.training.summary import TrainingSummary, history_fields, read_summary, write_summary
 from mhc_bench.training.validation import Validation
 
-FINAL = "final"
 GOES_ON = "the same command goes on from there"
 KNOWN_WARNINGS = (
     r".*does not have many workers.*",
@@ -235,7 +234,9 @@ def finish(
     """Save the final model, write the summary, remove what was kept to resume from; collective."""
     model, history = module.model, recorder.history
     final = weight_digest(model)
-    save_model(model, module.source.tokenizer, run_dir / FOLDER / FINAL)
+    # a process that was killed before the summary may have saved it
+    if not largest_over_ranks(module.global_rank == 0 and saved_weight_digest(run_dir / FINAL) == final):
+        save_model(model, module.source.tokenizer, run_dir / FINAL)
     memory = largest_over_ranks(peak_memory())
     if module.global_rank == 0:
         summary = TrainingSummary(
