@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import pytest
 import torch
-from interpreted import interpreted
+from interpreted import interpreted, wherever
 from torch import Tensor
 
 from mhc_bench.ops.choice import operations_named
@@ -71,17 +71,24 @@ def coefficients(case: Case, p: list[Tensor]) -> Coefficients:
     )
 
 
-def results(operations: Operations, case: Case, dtype: torch.dtype) -> list[Tensor]:
-    """NAMES and the gradients of the parameters: two sublayers in a row, the streams made from a leaf."""
-    stream = numbers(case.tokens, case.n, case.width, seed=20).to(dtype).requires_grad_()
-    update = numbers(case.tokens, case.width, seed=21).to(dtype).requires_grad_()
-    given = [each.to(dtype).requires_grad_() for each in parameters(case)]
+def results(
+    operations: Operations, case: Case, dtype: torch.dtype, maps: torch.dtype | None = None
+) -> list[Tensor]:
+    """NAMES and the gradients of the parameters: two sublayers in a row, the streams made from a leaf.
+
+    Parameters and maps are `maps`, by default as the streams. In float64 the streams are those of `dtype`.
+    """
+    maps = maps or dtype
+    streams = maps if maps == torch.float64 else dtype
+    stream = numbers(case.tokens, case.n, case.width, seed=20).to(dtype).to(streams).requires_grad_()
+    update = numbers(case.tokens, case.width, seed=21).to(dtype).to(streams).requires_grad_()
+    given = [each.to(maps).requires_grad_() for each in parameters(case)]
     own = coefficients(case, given)
     first = operations.read(stream * 1, own)
     written, second = operations.write_read(first.through, update, first.post, first.res, own)
     last = operations.write(second.through, second.hidden, second.post, second.res)
     values = [last, written, first.hidden, *second[:4], *first[1:4]]
-    weights = [numbers(*each.shape, seed=30 + k).to(dtype) for k, each in enumerate(values)]
+    weights = [numbers(*each.shape, seed=30 + k).to(each.dtype) for k, each in enumerate(values)]
     total = sum((value * weight).sum() for value, weight in zip(values, weights, strict=True))
     assert isinstance(total, Tensor)
     return [
@@ -98,6 +105,14 @@ CASES = [
 ]
 
 
+SEVERAL_BLOCKS = {
+    Case("mhc", 4, 40, 24, 1.0, 1): 2,
+    Case("hc", 4, 40, 24, 1.0): 16,
+    Case("mhc", 6, 20, 24, 1.0, 1): 16,
+}
+"""For how many programs sums over tokens are split: with few a program sums over several blocks."""
+
+
 @functools.cache
 def found() -> Any:
     """All cases in one child."""
@@ -106,15 +121,58 @@ def found() -> Any:
     )
 
 
+def composed(operations: Operations, dtype: torch.dtype) -> list[Tensor]:
+    """What variants are composed of, 40 tokens of 4 streams of 24: values and gradients."""
+    given = [numbers(*shape, seed=k) for k, shape in enumerate(((40, 4, 24), (10, 96), (40, 4)))]
+    stream, weight, pre = (each.to(dtype).requires_grad_() for each in given)
+    values = [operations.project(stream, weight, EPSILON), operations.aggregate(stream, pre)]
+    total = sum((each * numbers(*each.shape, seed=9).to(dtype)).sum() for each in values)
+    assert isinstance(total, Tensor)
+    return [each.detach().double() for each in (*values, *torch.autograd.grad(total, [stream, weight, pre]))]
+
+
+@functools.cache
+def found_in_several_blocks() -> Any:
+    """As of `found`, with blocks of 16 channels; and what is `composed`."""
+
+    def work() -> dict[Case | str, list[Tensor]]:
+        from mhc_bench.ops.kernels import blocks
+
+        blocks.channels = lambda width, most: 16  # type: ignore[assignment]
+        made: dict[Case | str, list[Tensor]] = {
+            "composed": composed(operations_named("triton"), torch.float32)
+        }
+        for case, blocks.PROGRAMS in SEVERAL_BLOCKS.items():
+            made[case] = results(operations_named("triton"), case, torch.float32)
+        return made
+
+    return interpreted(work)
+
+
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_values_and_gradients_are_the_oracles(case: Case) -> None:
+    assert_close_to_the_oracle(found()[case], case)
+
+
+@pytest.mark.parametrize("case", SEVERAL_BLOCKS, ids=str)
+def test_programs_side_by_side_and_blocks_in_turn_add_up(case: Case) -> None:
+    assert_close_to_the_oracle(found_in_several_blocks()[case], case)
+
+
+def test_projections_and_sums_over_streams_in_several_blocks_are_the_oracles() -> None:
+    exact = composed(operations_named("reference"), torch.float64)
+    for ours, expected in zip(found_in_several_blocks()["composed"], exact, strict=True):
+        torch.testing.assert_close(ours, expected, rtol=1e-4, atol=1e-5)
+
+
+def assert_close_to_the_oracle(found: list[Tensor], case: Case) -> None:
     exact = results(operations_named("reference"), case, torch.float64)
     names = [*NAMES, *(f"d parameter {k}" for k in range(len(exact) - len(NAMES)))]
     # at 16 the maps are nearly permutations, and rounding the logits alone moves them by 1e-5
     tolerance = {16.0: 2e-4, 4.0: 5e-5}.get(case.spread, 3e-5)
     # a gate's gradient is one number, a sum that may nearly cancel: held against the largest gate's
     gates = max(each.abs().item() for each in exact if each.numel() == 1)
-    for name, ours, expected in zip(names, found()[case], exact, strict=True):
+    for name, ours, expected in zip(names, found, exact, strict=True):
         absolute = (ours - expected).abs().max().item()
         size = gates if expected.numel() == 1 else expected.abs().max().item()
         relative = absolute / max(size, 1e-30)
@@ -123,20 +181,24 @@ def test_values_and_gradients_are_the_oracles(case: Case) -> None:
         assert relative < tolerance or absolute < 1e-6, name
 
 
-def low_logits(value: float) -> list[Tensor]:
-    """Four streams, one bias of H_res far below the others."""
+def one_logit(value: float) -> list[Tensor]:
+    """Four streams, one bias of H_res far from the others."""
     case = Case("mhc", 4, 3, 8, 0.5, 6)
     given = parameters(case)
     given[5][6] = value
     return given
 
 
-def written_and_gradients(name: str, given: list[Tensor], stream: Tensor) -> list[Tensor]:
-    case = Case("mhc", 4, len(stream), 8, 0.5, 6)
+def written_and_gradients(name: str, given: list[Tensor], stream: Tensor, kind: str = "mhc") -> list[Tensor]:
+    """H_res, and the gradients through it of the stream and of two parameters: phi_res and bias_res, or
+    HC's weight and static H_res.
+    """
+    case = Case(kind, 4, len(stream), 8, 0.5, 6)
     leaves = [each.float().requires_grad_() for each in (stream, *given)]
     read = operations_named(name).read(leaves[0], coefficients(case, leaves[1:]))
     weight = numbers(*read.res.shape, seed=2).float()
-    return [read.res.detach(), *torch.autograd.grad((read.res * weight).sum(), [leaves[0], *leaves[3:7:3]])]
+    wanted = [leaves[0], *(leaves[3:7:3] if kind == "mhc" else leaves[1:5:3])]
+    return [read.res.detach(), *torch.autograd.grad((read.res * weight).sum(), wanted)]
 
 
 def test_very_low_logits_are_raised_as_in_the_eager_implementation() -> None:
@@ -144,7 +206,7 @@ def test_very_low_logits_are_raised_as_in_the_eager_implementation() -> None:
 
     def work(name: str) -> list[list[Tensor]]:
         low = (-70.0, -100.0, -300.0, float("-inf"))
-        return [written_and_gradients(name, low_logits(value), stream) for value in low]
+        return [written_and_gradients(name, one_logit(value), stream) for value in low]
 
     for ours, eager in zip(interpreted(lambda: work("triton")), work("eager"), strict=True):
         for mine, expected in zip(ours, eager, strict=True):
@@ -152,30 +214,45 @@ def test_very_low_logits_are_raised_as_in_the_eager_implementation() -> None:
             torch.testing.assert_close(mine, expected, rtol=1e-4, atol=1e-6)
 
 
-def test_a_token_of_nan_stays_nan_and_touches_no_other() -> None:
-    case, healthy = Case("mhc", 4, 5, 8, 0.5), numbers(5, 4, 8, seed=1)
+@pytest.mark.parametrize("kind", ["mhc", "hc"])
+def test_a_token_of_nan_stays_nan_and_touches_no_other(kind: str) -> None:
+    case, healthy = Case(kind, 4, 5, 8, 0.5), numbers(5, 4, 8, seed=1)
     broken = healthy.clone()
     broken[2] = float("nan")
 
     def work() -> list[list[Tensor]]:
-        return [written_and_gradients("triton", parameters(case), each) for each in (healthy, broken)]
+        return [written_and_gradients("triton", parameters(case), each, kind) for each in (healthy, broken)]
 
     (res, grad, *_), (broken_res, broken_grad, *of_parameters) = interpreted(work)
     others = torch.tensor([0, 1, 3, 4])
     assert broken_res[2].isnan().all() and broken_grad[2].isnan().all()
     assert torch.equal(broken_res[others], res[others]) and torch.equal(broken_grad[others], grad[others])
-    assert all(each.isnan().any() for each in of_parameters)
+    # an added static map has the gradient of what it is added to, which no stream enters
+    assert all(each.isnan().any() for each in of_parameters[: 2 if kind == "mhc" else 1])
 
 
 def test_a_nan_logit_makes_the_whole_matrix_nan() -> None:
     ours = interpreted(
-        lambda: written_and_gradients("triton", low_logits(float("nan")), numbers(3, 4, 8, seed=1))
+        lambda: written_and_gradients("triton", one_logit(float("nan")), numbers(3, 4, 8, seed=1))
     )
     assert ours[0].isnan().all() and ours[1].isnan().all()
 
 
+@pytest.mark.parametrize("logit", [50.0, 1e4, 1e30])
+def test_high_logits_overflow_nowhere(logit: float) -> None:
+    """One entry of H_res far above the others."""
+    stream = numbers(3, 4, 8, seed=1)
+    ours, eager = (
+        wherever(name, functools.partial(written_and_gradients, name, one_logit(logit), stream))
+        for name in ("triton", "eager")
+    )
+    for mine, expected in zip(ours, eager, strict=True):
+        assert torch.isfinite(expected).all()
+        torch.testing.assert_close(mine, expected, rtol=1e-4, atol=1e-6)
+
+
 def test_reruns_are_equal_bit_for_bit() -> None:
-    """Sums over tokens go through several programs: 33 tokens are more than one block of each kernel."""
+    """That no kernel adds atomically is seen where they are compiled (`test_kernels_ahead_of_time.py`)."""
     case = Case("mhc", 2, 33, 16, 1.0, 2)
 
     def work() -> list[list[Tensor]]:
@@ -205,3 +282,15 @@ def rounded(operations: Operations, case: Case, maps: torch.dtype) -> list[Tenso
     assert written.dtype == read.hidden.dtype == leaf.dtype and read.res.dtype == maps
     (grad,) = torch.autograd.grad(written.sum() + read.hidden.sum(), leaf)
     return [written.detach().double(), read.hidden.detach().double(), grad.double()]
+
+
+def test_bf16_streams_through_a_write_and_the_next_read_have_every_gradient() -> None:
+    cases = [Case(kind, 4, 4, 24, 1.0, 4) for kind in ("mhc", "hc")]
+    ours = interpreted(
+        lambda: [results(operations_named("triton"), case, torch.bfloat16, torch.float32) for case in cases]
+    )
+    for case, found in zip(cases, ours, strict=True):
+        exact = results(operations_named("reference"), case, torch.bfloat16, torch.float64)
+        for mine, expected in zip(found, exact, strict=True):
+            # two sublayers in a row, each of which rounds what it hands on
+            assert (mine - expected).abs().max() < 2**-4 * expected.abs().max()

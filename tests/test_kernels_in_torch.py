@@ -34,11 +34,11 @@ def inputs() -> list[Tensor]:
 
 
 def two_sublayers(stream: Tensor, update: Tensor, *given: Tensor) -> Tensor:
-    operations = operations_named("triton")
-    stream = torch.sin(stream)
-    for _ in range(2):
-        read = operations.read(stream, coefficients(CASE, list(given)))
-        stream = operations.write(read.through, torch.tanh(read.hidden) + update, read.post, read.res)
+    operations, own = operations_named("triton"), coefficients(CASE, list(given))
+    first = operations.read(torch.sin(stream), own)
+    between = torch.tanh(first.hidden) + update
+    _, read = operations.write_read(first.through, between, first.post, first.res, own)
+    stream = operations.write(read.through, torch.tanh(read.hidden) + update, read.post, read.res)
     return stream.square().sum()
 
 

@@ -26,13 +26,19 @@ def peer_of(ours: Any, epsilon: float) -> torch.nn.Module:
     )
     peer = DeepseekV4HyperConnection(config)
     own = {name: value.detach() for name, value in ours.named_parameters()}
-    phi = own["phi_res"].view(N, N, -1).transpose(0, 1).reshape(N * N, -1)
-    bias = own["bias_res"].view(N, N).T.flatten()
     with torch.no_grad():
-        peer.fn.copy_(torch.cat([own["phi_pre"], own["phi_post"], phi]))
-        peer.base.copy_(torch.cat([own["bias_pre"], own["bias_post"], bias]))
-        peer.scale.copy_(torch.cat([own["alpha_pre"], own["alpha_post"], own["alpha_res"]]))
+        peer.fn.copy_(joined("phi", own))
+        peer.base.copy_(joined("bias", own))
+        peer.scale.copy_(joined("alpha", own))
     return peer
+
+
+def joined(kind: str, own: Any) -> torch.Tensor:
+    """Our three tensors of one kind as its one."""
+    pre, post, res = (own[f"{kind}_{which}"] for which in ("pre", "post", "res"))
+    if kind != "alpha":
+        res = res.view(N, N, *res.shape[1:]).transpose(0, 1).reshape(res.shape)
+    return torch.cat([pre, post, res])
 
 
 def results(name: str, epsilon: float) -> list[tuple[torch.Tensor, torch.Tensor]]:
@@ -49,17 +55,12 @@ def results(name: str, epsilon: float) -> list[tuple[torch.Tensor, torch.Tensor]
     weight = torch.randn(written.shape, generator=torch.Generator().manual_seed(4))
     (written * weight).sum().backward()
     (peer_written * weight).sum().backward()
-    scales = torch.cat([ours.alpha_pre.grad, ours.alpha_post.grad, ours.alpha_res.grad])
     assert mine.grad is not None and theirs.grad is not None
-    of_phi, of_scales = peer.get_parameter("fn").grad, peer.get_parameter("scale").grad
-    assert of_phi is not None and of_scales is not None
-    pairs = [
-        (read, collapsed),
-        (written, peer_written),
-        (mine.grad, theirs.grad),
-        (ours.phi_pre.grad, of_phi[:N]),
-        (scales, of_scales),
-    ]
+    pairs = [(read, collapsed), (written, peer_written), (mine.grad, theirs.grad)]
+    for given, kind in (("fn", "phi"), ("base", "bias"), ("scale", "alpha")):
+        of_peer = peer.get_parameter(given).grad
+        assert of_peer is not None
+        pairs.append((joined(kind, {name: each.grad for name, each in ours.named_parameters()}), of_peer))
     return [(one.detach(), other.detach()) for one, other in pairs]
 
 
