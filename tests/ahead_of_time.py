@@ -33,8 +33,12 @@ class Resources(NamedTuple):
     """Bytes of each thread that went to memory and came back."""
     shared: int
     """Bytes of shared memory of each program."""
-    vector_loads: bool
-    """Whether it loads 16 bytes at a time."""
+    wide: int
+    """Accesses of 16 bytes to global memory, as written in the code."""
+    narrow: int
+    """Smaller ones: maps, weights of a padded table, and tiles of few channels."""
+    lone: int
+    """Of these, those of a single 16-bit element."""
 
 
 class Recorder:
@@ -62,13 +66,9 @@ class Recorder:
 
 
 def worse(one: Resources, other: Resources) -> Resources:
-    """The larger of each number; whether both load in vectors."""
-    return Resources(
-        max(one.registers, other.registers),
-        max(one.spilled, other.spilled),
-        max(one.shared, other.shared),
-        one.vector_loads and other.vector_loads,
-    )
+    """The larger of each number, the smaller of wide accesses."""
+    most = Resources(*map(max, one, other))
+    return most._replace(wide=min(one.wide, other.wide))
 
 
 def described(value: Tensor | int | float) -> str:
@@ -86,8 +86,23 @@ def resources(compiled: Any) -> Resources:
         said = subprocess.run(command, capture_output=True, text=True, check=True).stderr
     stores, loads = re.search(r"(\d+) bytes spill stores, (\d+) bytes spill loads", said).groups()  # type: ignore[union-attr]
     registers = re.search(r"Used (\d+) registers", said).group(1)  # type: ignore[union-attr]
-    wide = re.search(r"ld\.global\S*\.v4\.b32|cp\.async\S* \S+ \S+, 0x10|cp\.async\.cg", compiled.asm["ptx"])
-    return Resources(int(registers), int(stores) + int(loads), compiled.metadata.shared, wide is not None)
+    return Resources(
+        int(registers), int(stores) + int(loads), compiled.metadata.shared, *accesses(compiled.asm["ptx"])
+    )
+
+
+def accesses(ptx: str) -> tuple[int, int, int]:
+    """Wide, narrow and lone accesses to global memory.
+
+    Raises:
+        AssertionError: there is an atomic one, whose order and so whose sum's last bits are left open.
+    """
+    assert not re.search(r"\b(atom|red|multimem)\.", ptx)
+    plain = re.findall(r"\b(?:ld|st)\.global\S*?((?:\.v\d)?)\.b(\d+)", ptx)
+    widths = [int(vector[2:] or 1) * int(bits) // 8 for vector, bits in plain]
+    widths += [int(size, 16) for size in re.findall(r"\bcp\.async\.c[ag]\S* [^;]*?, (0x\w+)", ptx)]
+    assert widths
+    return sum(w >= 16 for w in widths), sum(w < 16 for w in widths), sum(w < 4 for w in widths)
 
 
 @contextmanager

@@ -122,8 +122,11 @@ def found() -> Any:
 
 
 def composed(operations: Operations, dtype: torch.dtype) -> list[Tensor]:
-    """What variants are composed of, 40 tokens of 4 streams of 24: values and gradients."""
-    given = [numbers(*shape, seed=k) for k, shape in enumerate(((40, 4, 24), (10, 96), (40, 4)))]
+    """What variants are composed of, 40 tokens of 4 streams of 24: values and gradients.
+
+    70 rows are more than one launch projects with.
+    """
+    given = [numbers(*shape, seed=k) for k, shape in enumerate(((40, 4, 24), (70, 96), (40, 4)))]
     stream, weight, pre = (each.to(dtype).requires_grad_() for each in given)
     values = [operations.project(stream, weight, EPSILON), operations.aggregate(stream, pre)]
     total = sum((each * numbers(*each.shape, seed=9).to(dtype)).sum() for each in values)

@@ -2,17 +2,35 @@
 
 from __future__ import annotations
 
+import importlib
 import json
+import pkgutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+import triton
 from ahead_of_time import Resources, compiling
 
+from mhc_bench.ops import kernels as package
 from mhc_bench.ops.fused import MOST_FUSED_STREAMS
 from mhc_bench.ops.kernels import operators
+from mhc_bench.ops.kernels.blocks import (
+    Sizes,
+    gradient_blocks,
+    mixing_blocks,
+    most_rows,
+    product_blocks,
+    sum_blocks,
+    write_read_backward_blocks,
+    write_read_blocks,
+)
 
 WIDTHS = (1280, 1920, 2560, 4096, 7168)
+DTYPES = {"bf16": torch.bfloat16, "fp32": torch.float32}
+ROOT = Path(__file__).parents[1]
+RECORD = ROOT / "results" / "kernels-sm90.json"
 
 
 def launch_all(n: int, width: int, dtype: torch.dtype, tokens: int, hc: bool) -> None:
@@ -36,8 +54,16 @@ def launch_all(n: int, width: int, dtype: torch.dtype, tokens: int, hc: bool) ->
     run["write_backward"](stream, update, post, res, stream)
     run["read_backward"](stream, *grads, pre, normalised, inverse, weight, static, gates, 20, hc)
     if not hc:
-        run["project"](stream, weight, 1e-6)
+        projected(stream, len(weight))
         run["aggregate_backward"](stream, pre, update)
+
+
+def projected(stream: torch.Tensor, rows: int) -> None:
+    """A projection and its backward pass."""
+    n, width = stream.shape[-2:]
+    weight = torch.empty(rows, n * width, device="meta")
+    kept = operators.project._init_fn(stream, weight, 1e-6)
+    operators.project_backward._init_fn(stream, weight, *kept, kept[0])
 
 
 NAMES = (
@@ -48,7 +74,6 @@ NAMES = (
     "write_read",
     "write_read_backward",
     "read_backward",
-    "project",
     "aggregate_backward",
 )
 
@@ -59,26 +84,82 @@ def compiled(n: int, width: int, dtype: torch.dtype, tokens: int, hc: bool = Fal
     return results
 
 
-def checked(results: dict[str, Resources], folder: Path, vectors: bool = True) -> None:
-    """Nothing spills; what was found is written to `folder` and printed."""
-    report = {name: each._asdict() for name, each in sorted(results.items())}
-    (folder / "resources.json").write_text(json.dumps(report, indent=2))
+def checked(results: dict[str, Resources]) -> None:
+    """Nothing spills, no stream goes to memory element by element; what was found is printed."""
     print(*(f"{name} {each}" for name, each in sorted(results.items())), sep="\n")
     assert len(results) >= 6
     for name, each in results.items():
         assert each.spilled == 0, name
         assert each.registers <= 255 and each.shared <= 227 * 1024, name
-        assert each.vector_loads or not vectors, name
+        assert each.wide and not each.lone, name
 
 
 @pytest.mark.parametrize("width", WIDTHS)
-def test_four_streams_in_bf16_spill_nothing_at_the_papers_widths(width: int, tmp_path: Path) -> None:
+def test_four_streams_in_bf16_spill_nothing_at_the_papers_widths(width: int) -> None:
     """Compiled once: the widths do not differ in anything that a kernel is specialised on."""
-    checked(compiled(4, width, torch.bfloat16, 16384), tmp_path)
+    checked(compiled(4, width, torch.bfloat16, 16384))
 
 
-def test_hcs_four_streams_in_bf16_spill_nothing(tmp_path: Path) -> None:
-    checked(compiled(4, 2560, torch.bfloat16, 16384, hc=True), tmp_path)
+@pytest.mark.parametrize("kind", ["mhc", "hc"])
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_the_recorded_registers_and_memory_are_what_is_compiled(kind: str, dtype: str) -> None:
+    """Of 2560 channels and 16384 tokens; `python tests/test_kernels_ahead_of_time.py` writes the file."""
+    record = json.loads(RECORD.read_text(encoding="utf-8"))
+    assert record["triton"] == triton.__version__
+    found = compiled(4, 2560, DTYPES[dtype], 16384, kind == "hc")
+    checked(found)
+    assert {name: each._asdict() for name, each in found.items()} == record["kernels"][f"{kind} {dtype}"]
+
+
+def test_the_registers_in_the_documents_are_the_recorded_ones() -> None:
+    kernels = json.loads(RECORD.read_text(encoding="utf-8"))["kernels"]
+    text = (ROOT / "docs" / "operations.md").read_text(encoding="utf-8")
+    for label, name in (
+        ("write with the next projection", "write_coefficients_kernel"),
+        ("backward of write and read", "write_read_backward_kernel"),
+    ):
+        registers = [
+            kernels[f"{kind} {dtype}"][name]["registers"] for kind in ("mhc", "hc") for dtype in DTYPES
+        ]
+        assert f"| {label} | {' | '.join(map(str, registers))} |" in text
+
+
+@pytest.mark.parametrize("n", [1, 4, 5, 8])
+def test_projections_of_as_many_rows_as_are_allowed_spill_nothing(n: int) -> None:
+    with compiling() as results:
+        projected(torch.empty(16384, n, 2560, dtype=torch.bfloat16, device="meta"), most_rows(n))
+    assert {each.spilled for each in results.values()} == {0}, results
+
+
+def kernels() -> dict[str, Any]:
+    """All kernels by name."""
+    modules = [
+        importlib.import_module(f"{package.__name__}.{each.name}")
+        for each in pkgutil.iter_modules(package.__path__)
+    ]
+    return {
+        name: each for module in modules for name, each in vars(module).items() if name.endswith("_kernel")
+    }
+
+
+@pytest.mark.parametrize("name", kernels())
+def test_no_kernel_is_compiled_anew_for_a_number_of_tokens(name: str) -> None:
+    counts = {
+        each.name: each.do_not_specialize
+        for each in kernels()[name].params
+        if each.name in ("tokens", "share")
+    }
+    assert "tokens" in counts and all(counts.values())
+
+
+@pytest.mark.parametrize("n", range(1, 9))
+def test_blocks_change_with_the_number_of_tokens_in_three_steps_at_most(n: int) -> None:
+    sizes = [Sizes(tokens, n, 2560) for tokens in (1, 5, 64, 1000, 4096, 8191, 8192, 16383, 16384, 10**6)]
+    assert len({product_blocks(each) for each in sizes}) <= 3
+    others = (mixing_blocks, sum_blocks, lambda each: gradient_blocks(each)[0])
+    assert all(len({of(each) for each in sizes}) == 1 for of in others)
+    assert len({write_read_backward_blocks(each)[0] for each in sizes}) == 1
+    assert all(len({write_read_blocks(each, hc) for each in sizes}) == 1 for hc in (False, True))
 
 
 @pytest.mark.grid
@@ -86,5 +167,27 @@ def test_hcs_four_streams_in_bf16_spill_nothing(tmp_path: Path) -> None:
 @pytest.mark.parametrize("hc", [False, True], ids=["mhc", "hc"])
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32], ids=str)
 @pytest.mark.parametrize("tokens", [1000, 8192, 65536])
-def test_nothing_spills(n: int, hc: bool, dtype: torch.dtype, tokens: int, tmp_path: Path) -> None:
-    checked(compiled(n, 2560, dtype, tokens, hc), tmp_path, vectors=n <= 4)
+def test_nothing_spills(n: int, hc: bool, dtype: torch.dtype, tokens: int) -> None:
+    checked(compiled(n, 2560, dtype, tokens, hc))
+
+
+if __name__ == "__main__":
+    RECORD.write_text(
+        json.dumps(
+            {
+                "target": "sm_90",
+                "triton": triton.__version__,
+                "kernels": {
+                    f"{kind} {name}": {
+                        kernel: each._asdict()
+                        for kernel, each in sorted(compiled(4, 2560, dtype, 16384, kind == "hc").items())
+                    }
+                    for kind in ("mhc", "hc")
+                    for name, dtype in DTYPES.items()
+                },
+            },
+            indent=1,
+        )
+        + "\n",
+        encoding="utf-8",
+    )

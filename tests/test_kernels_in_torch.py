@@ -115,6 +115,30 @@ def test_the_gradient_of_a_stream_with_several_uses_is_whole() -> None:
         torch.testing.assert_close(ours, expected, rtol=1e-4, atol=1e-5)
 
 
+def test_what_was_kept_may_lie_in_memory_in_any_order() -> None:
+    """What a kernel fills must be the tensor that is handed on, not a contiguous copy of it."""
+
+    def work() -> list[list[Tensor]]:
+        from mhc_bench.ops.kernels import operators
+
+        given = inputs()
+        stream, weight, static, gates = (
+            given[0].detach(),
+            *(numbers(*shape, seed=5).float() for shape in ((15, 24), (5, 3), (3,))),
+        )
+        pre, post, res, *kept = operators.coefficients(stream, weight, static, gates, 2, 1e-3, False)
+        grads = stream, given[1].detach(), pre, post, res, pre
+        turned = [each.transpose(0, -1).contiguous().transpose(0, -1) for each in kept]
+        assert not any(each.is_contiguous() for each in turned)
+        return [
+            list(operators.read_backward(stream, *grads, *each, weight, static, gates, 2, False))
+            for each in (kept, turned)
+        ]
+
+    plain, turned = interpreted(work)
+    assert all(map(torch.equal, plain, turned))
+
+
 class Calls(TorchDispatchMode):
     """Counts our operators."""
 

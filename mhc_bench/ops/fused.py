@@ -15,14 +15,13 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from mhc_bench.ops.kernels import operators
+from mhc_bench.ops.kernels.blocks import most_rows
 from mhc_bench.ops.kernels.launch import Projection
 from mhc_bench.ops.operations import Operations
 from mhc_bench.ops.types import Coefficients, HcCoefficients, MhcCoefficients, Read
 
 MOST_FUSED_STREAMS = 4
 """Whose tiles and projection fit into the registers of one program."""
-MOST_ROWS = 128
-"""Of a weight that one launch projects with."""
 
 
 class _Read(torch.autograd.Function):
@@ -106,9 +105,8 @@ class TritonOperations(Operations):
         return written, Read(hidden, next_pre, next_post, next_res, written)
 
     def project(self, stream: Tensor, weight: Tensor, epsilon: float) -> Tensor:
-        parts = [
-            operators.project(stream, rows, epsilon)[0] for rows in torch.split(weight.float(), MOST_ROWS)
-        ]
+        most = most_rows(stream.shape[-2])
+        parts = [operators.project(stream, rows, epsilon)[0] for rows in torch.split(weight.float(), most)]
         return parts[0] if len(parts) == 1 else torch.cat(parts, -1)
 
     def aggregate(self, stream: Tensor, pre: Tensor) -> Tensor:

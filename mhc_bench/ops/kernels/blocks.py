@@ -53,6 +53,11 @@ def table_shape(n: int) -> tuple[int, int]:
     return (8, 4) if n <= 4 else (triton.next_power_of_2(2 + n), 8)
 
 
+def most_rows(n: int) -> int:
+    """Of a weight that one launch projects with."""
+    return 64 if n <= 4 else 128  # 128 would spill where blocks have 64 channels
+
+
 def channels(width: int, most: int) -> int:
     """The channels of a block: a power of two of at least 16, what a tensor core takes."""
     return int(min(most, max(16, triton.next_power_of_2(width))))

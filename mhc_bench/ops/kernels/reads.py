@@ -58,7 +58,7 @@ def coefficients_backward(
     """The projection's gradient as `stream_gradient` takes it, and those of static and gates."""
     sizes = sizes_of(stream)
     _, static, gates, iterations, _, hc = projection
-    raw, radial = map(torch.empty_like, kept)
+    raw, radial = map(like, kept)
     block = blocks.sum_blocks(sizes)
     programs = triton.cdiv(sizes.tokens, block.tokens)
     partial = raw.new_empty(programs, 2, 2 + sizes.n, sizes.n)
