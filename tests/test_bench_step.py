@@ -23,7 +23,7 @@ from mhc_bench.bench.report import goal_lines
 from mhc_bench.bench.step import floor_overhead
 from mhc_bench.bench.subject import StepSubject, one_rank
 from mhc_bench.bench.traffic import LEVELS
-from mhc_bench.config import RunConfig, protocol_id
+from mhc_bench.config import RunConfig, load_suite, part_names, protocol_id
 from mhc_bench.data import open_source
 from mhc_bench.errors import UsageError
 from mhc_bench.evidence.gpus import bf16_flops, most_flops
@@ -63,6 +63,19 @@ def test_every_variant_says_what_computed_its_operations_and_why(
     monkeypatch.setattr(choice, "compiler", lambda: ["c++"])
     subject = StepSubject(toy.run_config("mhc"), open_source(toy.run_config().data), 1)
     assert subject.choice.operations == subject.config.hardware.operations == "compiled"
+
+
+@pytest.mark.parametrize("suite", [name for name in part_names("suites") if name.startswith("bench-")])
+def test_the_suites_for_a_gpu_measure_the_fused_kernels(suite: str) -> None:
+    hardware = load_suite(suite).hardware
+    assert (hardware.operations, hardware.compile) == ("triton", True)
+
+
+@pytest.mark.parametrize("width", [1280, 1920, 2560])
+@pytest.mark.parametrize("kind", ["dense", "moe"])
+def test_steps_can_be_measured_at_each_width_of_the_paper(kind: str, width: int) -> None:
+    suite = load_suite(f"bench-{kind}-2560", [f"model=bench-{kind}-{width}"])
+    assert suite.model.backbone["hidden_size"] == width
 
 
 def test_a_record_takes_the_step_time_as_it_is(report: StepReport) -> None:
