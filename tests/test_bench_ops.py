@@ -209,7 +209,7 @@ def test_the_command_prints_writes_and_draws(
     command = ["bench", "ops", *grid, "--steps", "3", "--out", str(out), "--figure", str(figure)]
     assert main(command) == 0
     text = capsys.readouterr().out
-    assert "aggregate: 5 and 9 units of C" in text and "8, 32, 4, fp32" in text
+    assert "aggregate: 8 tokens, C 32, n 4, fp32; 5/9 units of C" in text and "x reference" in text
     content = json.loads(out.read_text())
     assert content["schema"] == "mhc-bench/ops/1" and len(content["cells"]) == 2 * 2 * 2
     assert set(content) == {"schema", "grid", "rounds", "cells", "origin"}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -33,6 +34,48 @@ def test_the_clock_of_a_cpu_counts_the_work_alone(monkeypatch: pytest.MonkeyPatc
     clock = Clock(torch.device("cpu"), cold=True)
     clock.flush = lambda: now.__setitem__(0, now[0] + 100)  # type: ignore[method-assign]
     assert clock(lambda: now.__setitem__(0, now[0] + 3)) == 3
+
+
+class SlowHost:
+    """A GPU whose host takes longer to launch than it takes to compute; seconds."""
+
+    FLUSH, LAUNCH, KERNEL, KERNELS = 1.3e-4, 5e-5, 2e-6, 20
+
+    def __init__(self) -> None:
+        self.host = self.device = 0.0
+
+    def queue(self, seconds: float) -> None:
+        self.device = max(self.device, self.host) + seconds
+
+    def work(self) -> None:
+        for _ in range(self.KERNELS):
+            self.host += self.LAUNCH
+            self.queue(self.KERNEL)
+
+    def compiling(self) -> None:
+        self.host += 30.0
+        self.work()
+
+    def event(self, enable_timing: bool) -> SimpleNamespace:
+        event = SimpleNamespace(at=0.0, synchronize=lambda: setattr(self, "host", self.device))
+        event.record = lambda: setattr(event, "at", max(self.device, self.host))
+        event.elapsed_time = lambda other: 1e3 * (other.at - event.at)
+        return event
+
+
+def test_a_host_that_launches_slowly_is_not_in_a_gpus_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    gpu, clock = SlowHost(), Clock(torch.device("cpu"), cold=True)
+    clock.device = SimpleNamespace(type="cuda")  # type: ignore[assignment]
+    clock.flush = lambda: gpu.queue(gpu.FLUSH)  # type: ignore[method-assign]
+    monkeypatch.setattr(torch.cuda, "Event", gpu.event)
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda device: setattr(gpu, "host", gpu.device))
+    monkeypatch.setattr(time, "perf_counter", lambda: gpu.host)
+    first = [clock(work) for work in (gpu.compiling, gpu.work, gpu.work)][1]
+    assert first > 5 * gpu.KERNELS * gpu.KERNEL
+    assert clock(gpu.work) == pytest.approx(gpu.KERNELS * gpu.KERNEL)
+    began = gpu.host
+    clock(gpu.work)
+    assert gpu.host - began < 0.01
 
 
 def test_the_time_limit_leaves_at_least_three_rounds() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 
@@ -10,15 +11,20 @@ import torch
 CPU_CACHE = 2**26
 """Bytes that are written to empty the caches of a core."""
 GPU_CACHES = 8
-"""Sizes of a GPU's L2 cache that are written to empty it, and to keep it busy while the work is queued."""
+"""Sizes of a GPU's L2 cache that are written to empty it."""
+HEAD_START = 2.0
+"""Times what the host has taken to queue the work so far that a GPU is kept busy before it."""
+LONGEST_QUEUEING = 0.02
+"""Seconds; what takes longer compiled something, or waited."""
 
 
 class Clock:
     """Seconds that `device` takes for a piece of work.
 
     On a GPU the time lies between two events in the device's queue. With cold caches the device first
-    overwrites a buffer larger than its cache, for long enough that the host has queued the work meanwhile:
-    what the host needs for launching is then left out, as it is in a step whose queue never runs dry.
+    overwrites a buffer larger than its cache, as often as gives the host time to queue the work meanwhile:
+    what the host needs for launching is then left out, as it is in a step whose queue never runs dry. How
+    long that is shows in the rounds that warm up.
 
     Args:
         cold: empty the caches before the work.
@@ -27,6 +33,10 @@ class Clock:
     def __init__(self, device: torch.device, *, cold: bool) -> None:
         self.device = device
         self._buffer = torch.empty(_cache_bytes(device) if cold else 0, dtype=torch.uint8, device=device)
+        self._queueing = 0.0
+        """Seconds that the host took to queue the work, at most; 0 with warm caches."""
+        self._flushing = 0.0
+        """Seconds of one flush."""
 
     def __call__(self, work: Callable[[], object]) -> float:
         """Do `work` once."""
@@ -43,14 +53,27 @@ class Clock:
             self._buffer.zero_()
 
     def _on_gpu(self, work: Callable[[], object]) -> float:
-        start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))  # type: ignore[no-untyped-call]
+        before, start, end = (torch.cuda.Event(enable_timing=True) for _ in range(3))  # type: ignore[no-untyped-call]
         synchronize(self.device)
-        self.flush()
+        times = flushes(self._queueing, self._flushing)
+        before.record()
+        for _ in range(times):
+            self.flush()
         start.record()
+        began = time.perf_counter()
         work()
+        queueing = time.perf_counter() - began
         end.record()
         end.synchronize()
+        if self._buffer.numel():
+            self._flushing = float(before.elapsed_time(start)) / 1e3 / times
+            self._queueing = max(self._queueing, queueing if queueing < LONGEST_QUEUEING else 0.0)
         return float(start.elapsed_time(end)) / 1e3
+
+
+def flushes(queueing: float, flushing: float) -> int:
+    """How many flushes of `flushing` seconds give a head start over a host that queues for `queueing`."""
+    return max(1, math.ceil(HEAD_START * queueing / flushing)) if flushing else 1
 
 
 def synchronize(device: torch.device) -> None:

@@ -11,8 +11,9 @@ from typing import Any
 
 import torch
 
-from mhc_bench.bench.ops import REFERENCE, Cell, OpsGrid, measure_problem, problems, resolved
+from mhc_bench.bench.ops import COMPILED, REFERENCE, Cell, OpsGrid, measure_problem, problems, resolved
 from mhc_bench.bench.origin import Origin, origin_of
+from mhc_bench.bench.peers import PEERS
 from mhc_bench.bench.table import table
 from mhc_bench.processor import processor
 
@@ -20,7 +21,9 @@ WIDTH = 110
 """Of lines that are wrapped."""
 
 SCHEMA = "mhc-bench/ops/1"
-PER_DIRECTION = ("ms", "floor", "GB/s", "of copy", "x ref")
+FIGURES = ("MB", "ms", "floor", "GB/s", "% of copy")
+OTHERS = (REFERENCE, COMPILED, *PEERS)
+"""What every implementation is held against, where it was measured."""
 
 
 @dataclass(frozen=True)
@@ -40,20 +43,19 @@ class OpsReport:
         return {"schema": SCHEMA, **dataclasses.asdict(self), "cells": cells}
 
     def to_text(self) -> str:
-        """A table for each operation."""
-        groups = itertools.groupby(
-            sorted(self.cells, key=lambda cell: (self.grid.operations.index(cell.operation), cell.variant)),
-            key=lambda cell: (cell.operation, cell.variant),
+        """A table for each operation at each size."""
+        order = sorted(
+            self.cells, key=lambda cell: (self.grid.operations.index(cell.operation), cell.variant)
         )
-        tables = [_table(operation, variant, list(cells)) for (operation, variant), cells in groups]
-        return "\n\n".join([self._title(), *tables, *_missing(self.cells)])
+        tables = [_table(heading, list(cells)) for heading, cells in itertools.groupby(order, key=_heading)]
+        return "\n\n".join([self._title(), *filter(None, tables), *_missing(self.cells)])
 
     def _title(self) -> str:
         where = self.origin.gpu or f"{self.grid.threads} CPU thread{'s' if self.grid.threads > 1 else ''}"
         return (
-            f"Operations on {where}, up to {self.rounds} rounds in turn, caches cold; forward,\n"
-            "then backward. ms: median. floor: a copy of the bytes that the I/O model counts, in the same\n"
-            "rounds; of copy: its time over ours. x ref: time over the reference's. 95 % intervals: JSON."
+            f"Operations on {where}, up to {self.rounds} rounds in turn, caches cold; forward /\n"
+            "backward. MB: what the I/O model counts. ms: median. floor: a copy of as many bytes, in the\n"
+            "same rounds; % of copy: its time over ours. x: time over that one's. 95 % intervals: JSON."
         )
 
 
@@ -85,18 +87,27 @@ def run_bench_ops(
     return OpsReport(full, rounds, cells, origin)
 
 
-def _table(operation: str, variant: str, cells: list[Cell]) -> str:
-    units = {cell.direction: cell.units for cell in cells if cell.streams == cells[0].streams}
-    name = f"{operation} ({variant})" if variant else operation
-    title = f"{name}: {units['forward']} and {units['backward']} units of C"
-    if len({cell.streams for cell in cells}) > 1:
-        title += f" at n = {cells[0].streams}"
-    head = ["tokens, C, n, dtype", "implementation", *PER_DIRECTION, *PER_DIRECTION]
-    rows = []
-    for forward, backward in _pairs(cells):
-        size = f"{forward.tokens}, {forward.width}, {forward.streams}, {forward.dtype}"
-        rows.append([size, forward.implementation, *_figures(forward), *_figures(backward)])
-    return f"{title}\n{table(head, rows)}"
+def _heading(cell: Cell) -> str:
+    name = f"{cell.operation} ({cell.variant})" if cell.variant else cell.operation
+    return f"{name}: {cell.tokens} tokens, C {cell.width}, n {cell.streams}, {cell.dtype}"
+
+
+def _table(heading: str, cells: list[Cell]) -> str:
+    """Empty where nothing was measured."""
+    pairs = _pairs(cells)
+    if not pairs:
+        return ""
+    others = [name for name in OTHERS if any(forward.implementation == name for forward, _ in pairs)]
+    rows = [
+        [
+            forward.implementation,
+            *map("/".join, zip(_figures(forward, others), _figures(backward, others), strict=True)),
+        ]
+        for forward, backward in pairs
+    ]
+    units = "/".join(str(cell.units) for cell in pairs[0])
+    head = ["implementation", *FIGURES, *(f"x {name}" for name in others)]
+    return f"{heading}; {units} units of C\n{table(head, rows)}"
 
 
 def _pairs(cells: list[Cell]) -> list[tuple[Cell, Cell]]:
@@ -105,16 +116,17 @@ def _pairs(cells: list[Cell]) -> list[tuple[Cell, Cell]]:
     return list(zip(measured[::2], measured[1::2], strict=True))
 
 
-def _figures(cell: Cell) -> list[str]:
+def _figures(cell: Cell, others: list[str]) -> list[str]:
     assert cell.seconds is not None and cell.copy_fraction is not None
     assert cell.floor_seconds is not None and cell.bytes_per_second is not None
-    ratio = cell.ratios.get(REFERENCE)
+    ratios = [cell.ratios.get(name) for name in others]
     return [
-        f"{1e3 * cell.seconds.median:.3f}",
-        f"{1e3 * cell.floor_seconds:.3f}",
+        f"{cell.bytes / 1e6:.1f}",
+        f"{1e3 * cell.seconds.median:.3g}",
+        f"{1e3 * cell.floor_seconds:.3g}",
         f"{cell.bytes_per_second / 1e9:.1f}",
-        f"{100 * cell.copy_fraction.median:.0f} %",
-        f"{ratio.median:.2f}" if ratio else "-",
+        f"{100 * cell.copy_fraction.median:.0f}",
+        *(f"{ratio.median:.2f}" if ratio else "-" for ratio in ratios),
     ]
 
 
