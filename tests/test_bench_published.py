@@ -31,6 +31,45 @@ def test_a_row_of_step_times_is_what_its_file_says(hc: str, mhc: str, name: str)
     assert (ratios(name)["hc"], ratios(name)["mhc"]) == (hc, mhc)
 
 
+OPS_FILE = "ops-cpu-2026-11-27.json"
+OPS_ROW = re.compile(r"^\| `(\w+)`( \w+)? \| (\d+) \| (.+) \|$", flags=re.MULTILINE)
+OPS_ROWS = [match.groups("") for match in OPS_ROW.finditer((ROOT / "docs" / "benchmarks.md").read_text())]
+
+
+def test_the_table_of_operations_is_of_the_file_that_it_names() -> None:
+    assert OPS_FILE in (ROOT / "docs" / "benchmarks.md").read_text() and len(OPS_ROWS) == 14
+
+
+@pytest.mark.parametrize(("operation", "variant", "width", "printed"), OPS_ROWS)
+def test_a_row_of_operations_is_what_its_file_says(
+    operation: str, variant: str, width: str, printed: str
+) -> None:
+    cells = [
+        each
+        for each in json.loads((BENCH / OPS_FILE).read_text())["cells"]
+        if (each["operation"], each["variant"]) == (operation, variant.strip())
+        and each["width"] == int(width)
+        and each["seconds"]
+    ]
+
+    def both(name: str, entry: str, times: float, form: str) -> str:
+        found = {each["direction"]: each[entry]["median"] for each in cells if each["implementation"] == name}
+        return " / ".join(form.format(times * found[way]) for way in ("forward", "backward"))
+
+    def milliseconds(name: str) -> str:
+        return both(name, "seconds", 1e3, "{:.2f}")
+
+    peers = sorted({each["implementation"] for each in cells} - {"reference", "eager", "compiled"})
+    expected = [
+        milliseconds("compiled"),
+        both("compiled", "copy_fraction", 100, "{:.0f} %"),
+        milliseconds("eager"),
+        milliseconds("reference"),
+        ", ".join(f"{name} {milliseconds(name)}" for name in peers) or "-",
+    ]
+    assert printed.split(" | ") == expected
+
+
 def test_the_readme_quotes_the_step_times_of_the_file_that_it_names() -> None:
     text = " ".join((ROOT / "README.md").read_text().split())
     found = ratios("step-quick-cpu-2026-11-27.json")
