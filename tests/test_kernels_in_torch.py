@@ -224,7 +224,10 @@ def corpus(tmp_path: Path) -> Iterator[Path]:
 
 
 @pytest.mark.ranks
-def test_two_sharded_ranks_train_as_with_eager_operations(corpus: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("precision", "apart"), [("fp32", 5e-6), ("bf16", 5e-3)])
+def test_two_sharded_ranks_train_as_with_eager_operations(
+    corpus: Path, tmp_path: Path, precision: str, apart: float
+) -> None:
     from mhc_bench.training import fit
 
     def work(rank: int) -> list[float]:
@@ -233,6 +236,7 @@ def test_two_sharded_ranks_train_as_with_eager_operations(corpus: Path, tmp_path
         for name in ("triton", "eager"):
             sharded = {"hardware__sharding": "fsdp", "hardware__devices": 2, "hardware__operations": name}
             few = {"training__sequence_length": 4, "training__batch_tokens": 8, "data__validation_tokens": 8}
+            few["training__precision"] = precision
             run = tiny_run(corpus, "mhc", steps=2, **few, **sharded)
             run.model.backbone["num_hidden_layers"] = 1
             run.variant.options = {"streams": 2, "sinkhorn_iterations": 2}
@@ -242,7 +246,7 @@ def test_two_sharded_ranks_train_as_with_eager_operations(corpus: Path, tmp_path
 
     for code, (triton, eager) in on_ranks(work):
         assert code == 0 and len(triton) == 2
-        assert triton == pytest.approx(eager, abs=5e-6)
+        assert triton == pytest.approx(eager, abs=apart)
 
 
 def test_a_cpu_is_refused_outside_the_interpreter_in_one_line() -> None:
