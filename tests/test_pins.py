@@ -14,6 +14,12 @@ from packaging.version import Version
 ROOT = Path(__file__).parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 RUNNING = [Requirement(text) for text in PROJECT["project"]["dependencies"]]
+EXTRAS = PROJECT["project"]["optional-dependencies"]
+NOT_TESTED_LOWEST = {"browser", "fuzz"}
+"""Extras of tools that `tox -e lowest` does not install; nor does it the dependency groups."""
+CLAIMED = RUNNING + [
+    Requirement(text) for name, each in EXTRAS.items() if name not in NOT_TESTED_LOWEST for text in each
+]
 FOREIGN = {"tzdata", "httpx2-jsfetch"}
 """Of platforms that the constraints do not name."""
 
@@ -29,6 +35,14 @@ def pins(name: str) -> dict[str, Version]:
 @pytest.mark.parametrize("requirement", RUNNING, ids=lambda requirement: requirement.name)
 def test_each_dependency_is_pinned_to_a_version_that_is_allowed(name: str, requirement: Requirement) -> None:
     assert pins(name)[canonicalize_name(requirement.name)] in requirement.specifier
+
+
+@pytest.mark.parametrize("requirement", CLAIMED, ids=str)
+def test_each_lower_bound_is_the_version_that_is_tested(requirement: Requirement) -> None:
+    bounds = [each.version for each in requirement.specifier if each.operator in {">=", "=="}]
+    assert [Version(each) for each in bounds] == [
+        pins("constraints-lowest.txt")[canonicalize_name(requirement.name)]
+    ]
 
 
 def test_hashed_versions_are_those_of_the_constraints() -> None:
