@@ -141,6 +141,31 @@ def test_the_subject_under_test_knows_torch_alone(part: str) -> None:
         assert not any(name.startswith("torch.distributed") for name in imported(path)), path.name
 
 
+def body_of(function: ast.FunctionDef | ast.AsyncFunctionDef) -> list[ast.stmt]:
+    """A function's statements without its docstring, its arguments and variables called by their number."""
+    body = function.body[1:] if ast.get_docstring(function) is not None else function.body
+    names = [node for statement in body for node in ast.walk(statement) if isinstance(node, ast.Name)]
+    own = {each.arg for each in function.args.args + function.args.kwonlyargs}
+    own |= {node.id for node in names if isinstance(node.ctx, ast.Store)}
+    numbers: dict[str, str] = {}
+    for node in names:
+        if node.id in own:
+            node.id = numbers.setdefault(node.id, f"<{len(numbers)}>")
+    return body
+
+
+def test_no_two_functions_of_three_statements_or_more_have_one_body() -> None:
+    found: dict[str, list[str]] = {}
+    for path in PACKAGE.rglob("*.py"):
+        for function in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(function, ast.FunctionDef | ast.AsyncFunctionDef):
+                body = body_of(function)
+                if sum(isinstance(node, ast.stmt) for each in body for node in ast.walk(each)) >= 3:
+                    place = f"{path.relative_to(PACKAGE)}:{function.lineno} {function.name}"
+                    found.setdefault("\n".join(map(ast.dump, body)), []).append(place)
+    assert [places for places in found.values() if len(places) > 1] == []
+
+
 @pytest.mark.parametrize("path", MODULES, ids=lambda path: path.relative_to(PACKAGE).as_posix())
 def test_no_module_is_over_400_lines(path: Path) -> None:
     assert len(path.read_text(encoding="utf-8").splitlines()) <= 400
