@@ -169,6 +169,18 @@ def test_the_citation_names_this_version_and_licence() -> None:
     assert {"cff-version", "message", "title", "authors", "type"} <= cited.keys()
 
 
+def test_the_readme_cites_as_the_citation_file_does() -> None:
+    cited = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
+    entry = (ROOT / "README.md").read_text(encoding="utf-8").split("```bibtex")[1].split("```")[0]
+    fields = dict(re.findall(r"(\w+)\s*= \{+(.*?)\}", entry))
+    assert fields == {
+        "title": cited["title"],
+        "author": " and ".join(each["name"] for each in cited["authors"]),
+        "version": cited["version"],
+        "date": str(cited["date-released"]),
+    }
+
+
 def test_the_guide_and_the_template_name_what_there_is() -> None:
     guide = (ROOT / "docs" / "submitting.md").read_text(encoding="utf-8")
     template = (ROOT / ".github" / "PULL_REQUEST_TEMPLATE.md").read_text(encoding="utf-8")
