@@ -56,6 +56,11 @@ def test_the_main_command_installs_what_is_pinned_and_runs_quick() -> None:
     assert load_suite("quick").seeds == [0, 1, 2]
 
 
+def test_the_constraints_point_to_a_heading_of_the_readme() -> None:
+    (heading,) = re.findall(r"see README, ([^)]+)\)", (ROOT / "constraints.txt").read_text(encoding="utf-8"))
+    assert f"\n## {heading}\n" in README
+
+
 def test_ci_runs_the_test_command_of_the_readme() -> None:
     parts = [part.strip() for part in one_line_ending_with(".venv/bin/tox").split("&&")]
     assert parts == (ROOT / ".ci" / "run").read_text(encoding="utf-8").splitlines()[-3:]
