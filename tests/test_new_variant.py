@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from mhc_bench import cli
-from mhc_bench.config import load_suite, parts
+from mhc_bench import cli, resources
+from mhc_bench.config import load_suite
 from mhc_bench.config.parts import read_yaml
 from mhc_bench.kit import CHECKS, SLOW, check_variant
 from mhc_bench.residual import registry, variant_options
@@ -142,6 +142,6 @@ def test_the_checkout_is_found_from_inside_it_alone(tmp_path: Path, monkeypatch:
 
 def test_a_suite_can_name_an_installed_variant(monkeypatch: pytest.MonkeyPatch) -> None:
     point = importlib.metadata.EntryPoint("gated-skip", "my.own:GatedSkip", "mhc_bench.variants")
-    monkeypatch.setattr(parts, "entry_points", lambda group: [point] if group == point.group else [])
+    monkeypatch.setattr(resources, "entry_points", lambda group: [point] if group == point.group else [])
     suite = load_suite("smoke", ["variants=[baseline,gated-skip]"])
     assert suite.variants["gated-skip"].connection == "gated-skip"

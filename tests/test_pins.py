@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import tomllib
+from importlib.metadata import requires
 from pathlib import Path
 
 import pytest
@@ -14,8 +15,16 @@ from packaging.version import Version
 ROOT = Path(__file__).parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 RUNNING = [Requirement(text) for text in PROJECT["project"]["dependencies"]]
+EXTRAS = PROJECT["project"]["optional-dependencies"]
+NOT_TESTED_LOWEST = {"browser", "fuzz"}
+"""Extras of tools that `tox -e lowest` does not install; nor does it the dependency groups."""
+CLAIMED = RUNNING + [
+    Requirement(text) for name, each in EXTRAS.items() if name not in NOT_TESTED_LOWEST for text in each
+]
 FOREIGN = {"tzdata", "httpx2-jsfetch"}
 """Of platforms that the constraints do not name."""
+OF_TORCH = {"torch", "setuptools"}
+"""Come with the build that is chosen for the machine; so do the packages of its CUDA build."""
 
 
 def pins(name: str) -> dict[str, Version]:
@@ -31,12 +40,40 @@ def test_each_dependency_is_pinned_to_a_version_that_is_allowed(name: str, requi
     assert pins(name)[canonicalize_name(requirement.name)] in requirement.specifier
 
 
+@pytest.mark.parametrize("requirement", CLAIMED, ids=str)
+def test_each_lower_bound_is_the_version_that_is_tested(requirement: Requirement) -> None:
+    bounds = [each.version for each in requirement.specifier if each.operator in {">=", "=="}]
+    assert [Version(each) for each in bounds] == [
+        pins("constraints-lowest.txt")[canonicalize_name(requirement.name)]
+    ]
+
+
 def test_hashed_versions_are_those_of_the_constraints() -> None:
     hashed = {
         name: version for name, version in pins("requirements-hashed.txt").items() if name not in FOREIGN
     }
     assert hashed == {name: pins("constraints.txt")[name] for name in hashed}
     assert {canonicalize_name(each.name) for each in RUNNING} - set(hashed) == {"torch"}
+
+
+def needed(roots: list[Requirement]) -> set[str]:
+    """The packages that the roots need here, directly or not, by the metadata of what is installed."""
+    found: set[tuple[str, str]] = set()
+    waiting = [(each, extra) for each in roots for extra in ("", *each.extras)]
+    while waiting:
+        package, extra = waiting.pop()
+        if (canonicalize_name(package.name), extra) in found:
+            continue
+        found.add((canonicalize_name(package.name), extra))
+        for each in map(Requirement, requires(package.name) or []):
+            if each.marker is None or each.marker.evaluate({"extra": extra}):
+                waiting += [(each, inner) for inner in ("", *each.extras)]
+    return {name for name, _ in found}
+
+
+def test_all_that_running_and_testing_needs_is_hashed_and_nothing_else() -> None:
+    roots = RUNNING + [Requirement(text) for name in ("test", "peers") for text in EXTRAS[name]]
+    assert needed(roots) - OF_TORCH == set(pins("requirements-hashed.txt")) - FOREIGN
 
 
 def test_every_hashed_package_has_a_hash() -> None:

@@ -1,4 +1,4 @@
-"""The workflow for results: it runs what this checkout has, and trusts no pull request."""
+"""The workflows: that for results runs what this checkout has, and trusts no pull request."""
 
 from __future__ import annotations
 
@@ -131,13 +131,35 @@ def test_only_the_deployment_of_main_can_write() -> None:
     assert not [step for step in jobs()["deploy"]["steps"] if "run" in step]
 
 
-def test_actions_are_pinned_and_checkouts_leave_no_credentials() -> None:
-    steps = [step for job in jobs().values() for step in job["steps"] if "uses" in step]
-    assert steps
-    for step in steps:
+def actions(workflow: Path) -> list[dict[str, Any]]:
+    """The steps of a workflow that use an action."""
+    content = yaml.safe_load(workflow.read_text(encoding="utf-8"))
+    return [step for job in content["jobs"].values() for step in job["steps"] if "uses" in step]
+
+
+WORKFLOWS = sorted(WORKFLOW.parent.iterdir())
+
+
+@pytest.mark.parametrize("workflow", WORKFLOWS, ids=lambda path: path.name)
+def test_actions_are_pinned_and_checkouts_leave_no_credentials(workflow: Path) -> None:
+    assert actions(workflow)
+    for step in actions(workflow):
         assert re.fullmatch(r"actions/[a-z-]+@[0-9a-f]{40}", step["uses"])
         if "checkout" in step["uses"]:
             assert step["with"]["persist-credentials"] is False
+
+
+def test_an_action_has_one_version_in_all_workflows() -> None:
+    used = {step["uses"] for workflow in WORKFLOWS for step in actions(workflow)}
+    assert len({name.split("@")[0] for name in used}) == len(used)
+
+
+def test_the_hashes_are_installed_by_the_commands_of_the_security_page() -> None:
+    page = (ROOT / "SECURITY.md").read_text(encoding="utf-8").split("```bash", 1)[1].split("```")[0]
+    shown = [line.split("#")[0].strip() for line in page.strip().splitlines()]
+    content = yaml.safe_load((WORKFLOW.parent / "tests.yml").read_text(encoding="utf-8"))
+    run = [step["run"] for step in content["jobs"]["hashes"]["steps"] if "run" in step]
+    assert any("--require-hashes" in line for line in shown) and run[: len(shown)] == shown
 
 
 def test_the_citation_names_this_version_and_licence() -> None:
@@ -145,6 +167,18 @@ def test_the_citation_names_this_version_and_licence() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     assert (cited["version"], cited["license"]) == (project["version"], project["license"])
     assert {"cff-version", "message", "title", "authors", "type"} <= cited.keys()
+
+
+def test_the_readme_cites_as_the_citation_file_does() -> None:
+    cited = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
+    entry = (ROOT / "README.md").read_text(encoding="utf-8").split("```bibtex")[1].split("```")[0]
+    fields = dict(re.findall(r"(\w+)\s*= \{+(.*?)\}", entry))
+    assert fields == {
+        "title": cited["title"],
+        "author": " and ".join(each["name"] for each in cited["authors"]),
+        "version": cited["version"],
+        "date": str(cited["date-released"]),
+    }
 
 
 def test_the_guide_and_the_template_name_what_there_is() -> None:

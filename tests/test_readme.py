@@ -10,6 +10,7 @@ import pytest
 
 from mhc_bench import cli
 from mhc_bench.config import load_suite
+from mhc_bench.suite import scaffold
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -55,9 +56,32 @@ def test_the_main_command_installs_what_is_pinned_and_runs_quick() -> None:
     assert load_suite("quick").seeds == [0, 1, 2]
 
 
+def test_the_constraints_point_to_a_heading_of_the_readme() -> None:
+    (heading,) = re.findall(r"see README, ([^)]+)\)", (ROOT / "constraints.txt").read_text(encoding="utf-8"))
+    assert f"\n## {heading}\n" in README
+
+
 def test_ci_runs_the_test_command_of_the_readme() -> None:
     parts = [part.strip() for part in one_line_ending_with(".venv/bin/tox").split("&&")]
     assert parts == (ROOT / ".ci" / "run").read_text(encoding="utf-8").splitlines()[-3:]
+
+
+def test_every_link_leads_to_a_file_and_its_heading() -> None:
+    links = re.findall(r"\]\(([^)\s#:]+)(?:#([^)\s]+))?\)", README)
+    assert {"CONTRIBUTING.md", "CHANGELOG.md", "SECURITY.md", "docs/glossary.md"} <= {
+        path for path, _ in links
+    }
+    for path, anchor in links:
+        text = (ROOT / path).read_text(encoding="utf-8") if anchor else ""
+        headings = [line.lstrip("# ").lower() for line in text.splitlines() if line.startswith("#")]
+        slugs = {re.sub(r"[^\w -]", "", heading).replace(" ", "-") for heading in headings}
+        assert (ROOT / path).is_file() and (not anchor or anchor in slugs), f"{path}#{anchor}"
+
+
+def test_new_variant_writes_the_files_that_the_readme_names() -> None:
+    ((*_, name),) = [words for words in COMMANDS if words[1] == "new-variant"]
+    written = scaffold.in_checkout(name, ROOT).files
+    assert all(f"`{path.relative_to(ROOT).as_posix()}`" in README for path in written)
 
 
 def test_the_python_example_grafts_a_model_that_computes() -> None:

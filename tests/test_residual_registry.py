@@ -9,6 +9,7 @@ import pytest
 import torch
 from omegaconf import OmegaConf
 
+from mhc_bench import resources
 from mhc_bench.config import part_names
 from mhc_bench.errors import UsageError
 from mhc_bench.limits import MOST_STREAMS
@@ -57,8 +58,10 @@ def test_a_class_can_be_built_directly() -> None:
 
 
 def test_an_installed_variant_is_found_by_its_entry_point(monkeypatch: pytest.MonkeyPatch) -> None:
-    point = importlib.metadata.EntryPoint("installed", f"{__name__}:Elsewhere", registry.ENTRY_POINT_GROUP)
-    monkeypatch.setattr(registry, "entry_points", lambda group: [point] if group == point.group else [])
+    point = importlib.metadata.EntryPoint(
+        "installed", f"{__name__}:Elsewhere", resources.VARIANT_ENTRY_POINTS
+    )
+    monkeypatch.setattr(resources, "entry_points", lambda group: [point] if group == point.group else [])
     assert "installed" in variant_names()
     assert resolve("installed").__name__ == "Elsewhere"
 

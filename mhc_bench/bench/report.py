@@ -64,7 +64,9 @@ def run_bench_step(
     """Measure the step of every configuration of one suite and seed, and what our training adds to it.
 
     Args:
-        steps, warmup, seconds: as `measure_steps`.
+        steps: as for `measure_steps`.
+        warmup: as for `measure_steps`.
+        seconds: as for `measure_steps`.
         command: what was typed.
         say: told what is being measured.
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +9,7 @@ import yaml
 from omegaconf import OmegaConf
 
 from mhc_bench.errors import RunError, UsageError, choose
-from mhc_bench.resources import configs_dir
+from mhc_bench.resources import configs_dir, installed_variants
 
 GROUPS = {
     "model": "models",
@@ -23,18 +22,11 @@ GROUPS = {
 """Suite field -> folder of its named parts."""
 COMPARED = ("description", "variants", "arms")
 """What a suite compares; everything else of it is how, and can be another suite's, by `protocol: <suite>`."""
-VARIANT_ENTRY_POINTS = "mhc_bench.variants"
-"""The entry-point group of other packages' variants; `residual.registry` reads the same one."""
 
 
 def part_names(folder: str) -> list[str]:
     """Names of the parts in one folder of `configs/`, sorted."""
     return sorted(path.stem for path in (configs_dir() / folder).glob("*.yaml"))
-
-
-def installed_variants() -> dict[str, str]:
-    """Name -> `module:Class` of the variants that other packages register."""
-    return {point.name: point.value for point in entry_points(group=VARIANT_ENTRY_POINTS)}
 
 
 def variant_names() -> list[str]:

@@ -14,7 +14,7 @@ from torch.autograd.function import once_differentiable
 
 from mhc_bench.ops.eager import EagerOperations
 from mhc_bench.ops.native import build, library
-from mhc_bench.ops.precision import shaped, widened, without_autocast
+from mhc_bench.ops.precision import applied, shaped, widened
 from mhc_bench.ops.types import Coefficients, HcCoefficients, MhcCoefficients, Read
 
 _native = library.OPERATORS
@@ -117,13 +117,10 @@ class CompiledOperations(EagerOperations):
         return self._read(stream, coefficients)
 
     def _read(self, stream: Tensor, coefficients: HcCoefficients | MhcCoefficients) -> Read:
-        with without_autocast(stream):
-            read: tuple[Tensor, ...] = _Read.apply(stream, *_arguments(stream, coefficients))  # type: ignore[no-untyped-call]
-        return Read(*read)
+        return Read(*applied(_Read, stream, *_arguments(stream, coefficients)))
 
     def write(self, through: Tensor, update: Tensor, post: Tensor, res: Tensor) -> Tensor:
-        with without_autocast(through):
-            written: Tensor = _Write.apply(through, update, post, res)  # type: ignore[no-untyped-call]
+        written: Tensor = applied(_Write, through, update, post, res)
         return written
 
     def write_read(
@@ -131,10 +128,9 @@ class CompiledOperations(EagerOperations):
     ) -> tuple[Tensor, Read]:
         if not isinstance(coefficients, HcCoefficients | MhcCoefficients) or widened(through) is not through:
             return super().write_read(through, update, post, res, coefficients)
-        with without_autocast(through):
-            written, hidden, pre, post, res = _WriteRead.apply(  # type: ignore[no-untyped-call]
-                through, update, post, res, *_arguments(through, coefficients)
-            )
+        written, hidden, pre, post, res = applied(
+            _WriteRead, through, update, post, res, *_arguments(through, coefficients)
+        )
         return written, Read(hidden, pre, post, res, written)
 
 

@@ -59,12 +59,14 @@ class _Read(torch.autograd.Function):
 
 
 def hc_projection(coefficients: HcCoefficients) -> Projection:
+    """HC's parameters as the kernels take them: static maps [2 + n, n] in rows pre, post and res, in fp32."""
     weight, (pre, post, res), scale, epsilon = coefficients
     static = torch.cat([pre.unsqueeze(0), post.unsqueeze(0), res])
     return Projection(weight.float(), static.float(), torch.cat(scale).float(), 0, epsilon, True)
 
 
 def mhc_projection(coefficients: MhcCoefficients) -> Projection:
+    """mHC's parameters as the kernels take them: the biases [2 + n, n] in rows pre, post and res, in fp32."""
     phi, bias, alpha, iterations, epsilon = coefficients
     static = torch.cat(bias).view(-1, len(bias[0]))
     return Projection(

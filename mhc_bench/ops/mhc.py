@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from mhc_bench.ops.precision import shaped, widened, without_autocast
+from mhc_bench.ops.precision import applied, shaped, widened, without_autocast
 from mhc_bench.ops.sinkhorn import SinkhornTrace, sinkhorn_backward, sinkhorn_forward
 from mhc_bench.ops.streams import weighted_sum
 from mhc_bench.ops.types import Triple
@@ -107,8 +107,5 @@ def mhc_read(
         hidden [..., C] in the dtype of `stream`; pre [..., n], post [..., n] and res [..., n, n] in fp32
         at least.
     """
-    with without_autocast(stream):
-        hidden, pre, post, res = _Read.apply(  # type: ignore[no-untyped-call]
-            stream, iterations, epsilon, *phi, *bias, *alpha
-        )
+    hidden, pre, post, res = applied(_Read, stream, iterations, epsilon, *phi, *bias, *alpha)
     return hidden, pre, post, res

@@ -11,7 +11,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from mhc_bench.ops.precision import widened, without_autocast
+from mhc_bench.ops import reference
+from mhc_bench.ops.precision import shaped, widened, without_autocast
 from mhc_bench.ops.types import (
     Coefficients,
     ComputedCoefficients,
@@ -63,6 +64,17 @@ class Operations(ABC):
             pre, post, res = coefficients.maps(widened(stream))
         return Read(self.aggregate(stream, pre), pre, post, res, stream)
 
+    def project(self, stream: Tensor, weight: Tensor, epsilon: float) -> Tensor:
+        """[..., K]: vec(x) / rms(vec(x)) times `weight` [K, n*C] transposed; some have a faster one."""
+        with without_autocast(stream):
+            return reference.project(widened(stream), weight, epsilon)
+
+    def aggregate(self, stream: Tensor, pre: Tensor) -> Tensor:
+        """H_pre x: [..., C] in the dtype of `stream`; some have a faster one."""
+        with without_autocast(stream):
+            hidden = reference.read(widened(stream), pre).to(stream.dtype)
+            return shaped(hidden, *hidden.shape)
+
     def write_read(
         self, through: Tensor, update: Tensor, post: Tensor, res: Tensor, coefficients: Coefficients
     ) -> tuple[Tensor, Read]:
@@ -77,14 +89,6 @@ class Operations(ABC):
     @abstractmethod
     def mhc_read(self, stream: Tensor, coefficients: MhcCoefficients) -> Read:
         """`read` for mHC."""
-
-    @abstractmethod
-    def project(self, stream: Tensor, weight: Tensor, epsilon: float) -> Tensor:
-        """[..., K]: vec(x) / rms(vec(x)) times `weight` [K, n*C] transposed."""
-
-    @abstractmethod
-    def aggregate(self, stream: Tensor, pre: Tensor) -> Tensor:
-        """H_pre x: [..., C] in the dtype of `stream`."""
 
     @abstractmethod
     def write(self, through: Tensor, update: Tensor, post: Tensor, res: Tensor) -> Tensor:

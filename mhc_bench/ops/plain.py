@@ -7,7 +7,7 @@ from torch import Tensor
 
 from mhc_bench.ops import reference
 from mhc_bench.ops.operations import Operations
-from mhc_bench.ops.precision import shaped, widened, without_autocast
+from mhc_bench.ops.precision import widened, without_autocast
 from mhc_bench.ops.types import HcCoefficients, MhcCoefficients, Read, Triple
 
 
@@ -32,15 +32,6 @@ class ReferenceOperations(Operations):
     def _read(self, stream: Tensor, maps: Triple) -> Read:
         pre, post, res = maps
         return Read(self.aggregate(stream, pre), pre, post, res, stream)
-
-    def project(self, stream: Tensor, weight: Tensor, epsilon: float) -> Tensor:
-        with without_autocast(stream):
-            return reference.project(widened(stream), weight, epsilon)
-
-    def aggregate(self, stream: Tensor, pre: Tensor) -> Tensor:
-        with without_autocast(stream):
-            hidden = reference.read(widened(stream), pre).to(stream.dtype)
-            return shaped(hidden, *hidden.shape)
 
     def write(self, through: Tensor, update: Tensor, post: Tensor, res: Tensor) -> Tensor:
         with without_autocast(through):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import AbstractContextManager, nullcontext
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -25,3 +26,9 @@ def without_autocast(x: Tensor) -> AbstractContextManager[object]:
     if torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind):
         return torch.autocast(kind, enabled=False)
     return nullcontext()
+
+
+def applied(function: type[torch.autograd.Function], stream: Tensor, *operands: Any) -> Any:
+    """What an autograd function makes of the stream, with autocast off: it chooses its dtypes itself."""
+    with without_autocast(stream):
+        return function.apply(stream, *operands)  # type: ignore[no-untyped-call]

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from mhc_bench.ops.precision import shaped, widened, without_autocast
+from mhc_bench.ops.precision import applied, shaped, widened, without_autocast
 
 
 def weighted_sum(streams: Tensor, weights: Tensor) -> Tensor:
@@ -65,6 +65,5 @@ def _flat(stream: Tensor, update: Tensor, post: Tensor, res: Tensor) -> tuple[Te
 
 def write(stream: Tensor, update: Tensor, post: Tensor, res: Tensor) -> Tensor:
     """`reference.write`, faster: the result has the dtype of `stream`, the arithmetic is fp32 at least."""
-    with without_autocast(stream):
-        written: Tensor = _Write.apply(stream, update, post, res)  # type: ignore[no-untyped-call]
+    written: Tensor = applied(_Write, stream, update, post, res)
     return written

@@ -5,14 +5,13 @@ from __future__ import annotations
 import importlib
 import inspect
 from collections.abc import Callable
-from importlib.metadata import entry_points
 from typing import Any, TypeVar
 
 from mhc_bench.errors import UsageError, choose, closest
 from mhc_bench.residual.contract import ResidualConnection
 from mhc_bench.residual.options import checked_options
+from mhc_bench.resources import installed_variants
 
-ENTRY_POINT_GROUP = "mhc_bench.variants"
 PLACE = ("width", "depth", "index")
 """What every constructor is given beside its options: where its sublayer stands."""
 _VARIANTS: dict[str, type[ResidualConnection]] = {}
@@ -43,7 +42,7 @@ def register_variant(name: str) -> Callable[[Connection], Connection]:
 
 def variant_names() -> list[str]:
     """All names that `resolve` knows, sorted: shipped, registered and installed ones."""
-    return sorted({*_VARIANTS, *_installed()})
+    return sorted({*_VARIANTS, *installed_variants()})
 
 
 def resolve(name: str) -> type[ResidualConnection]:
@@ -54,7 +53,7 @@ def resolve(name: str) -> type[ResidualConnection]:
     """
     if ":" in name:
         return _import_class(name)
-    if name not in _VARIANTS and (target := _installed().get(name)) is not None:
+    if name not in _VARIANTS and (target := installed_variants().get(name)) is not None:
         return _import_class(target)
     return _VARIANTS[choose("variant", name, variant_names())]
 
@@ -75,11 +74,6 @@ def variant_options(cls: type[ResidualConnection]) -> dict[str, Any]:
     """The options of a variant with their defaults (`inspect.Parameter.empty` where one must be given)."""
     parameters = inspect.signature(cls).parameters
     return {name: each.default for name, each in parameters.items() if name not in PLACE}
-
-
-def _installed() -> dict[str, str]:
-    """Name -> `module:Class` of the entry points of other packages."""
-    return {point.name: point.value for point in entry_points(group=ENTRY_POINT_GROUP)}
 
 
 def _import_class(target: str) -> type[ResidualConnection]:

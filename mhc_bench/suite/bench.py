@@ -24,8 +24,13 @@ if TYPE_CHECKING:
 class Report(Protocol):
     """What a bench hands back."""
 
-    def to_json(self) -> dict[str, Any]: ...
-    def to_text(self) -> str: ...
+    def to_json(self) -> dict[str, Any]:
+        """The figures, as they are kept."""
+        ...
+
+    def to_text(self) -> str:
+        """Tables for a terminal."""
+        ...
 
 
 @dataclass(frozen=True)

@@ -12,14 +12,13 @@ from rich.text import Text
 
 from mhc_bench.config import part_names
 from mhc_bench.config.parts import (
-    installed_variants,
     part_file,
     read_part,
     read_variant,
     variant_names,
 )
 from mhc_bench.errors import UsageError
-from mhc_bench.resources import configs_dir, tasks_dir
+from mhc_bench.resources import configs_dir, installed_variants, tasks_dir
 from mhc_bench.suite.state import read_state
 
 Rows = list[dict[str, str]]
