@@ -28,7 +28,7 @@ def evaluate_run(run: RunConfig, folder: Path, out: Path) -> None:
 
     Raises:
         UsageError: a task that is unknown or cannot run here.
-        RunError: no final model, or a rank failed.
+        RunError: no final model, one that is not the run's, or a rank failed.
     """
     if not to_evaluate(run, folder, out):
         return
@@ -73,4 +73,5 @@ def _evaluate_here(run: RunConfig, folder: Path, out: Path) -> None:
     gc.collect()  # a trainer and its model hold each other
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
-    evaluate(run, folder, out)
+    trained = read_json(folder / TRAINING_FILE) or {}
+    evaluate(run, folder, out, weights=trained.get("weight_digest"))
