@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import tempfile
+from datetime import timedelta
 from pathlib import Path
 
 from mhc_bench.config import HardwareConfig, RunConfig, save_run_config
@@ -69,7 +70,7 @@ def _evaluate_here(run: RunConfig, folder: Path, out: Path) -> None:
     from mhc_bench.training.checks import launched
 
     if launched() and not dist.is_initialized():
-        dist.init_process_group("gloo")
+        dist.init_process_group("gloo", timeout=timedelta(seconds=run.hardware.collective_timeout))
     gc.collect()  # a trainer and its model hold each other
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
