@@ -81,10 +81,15 @@ def remove_unfinished(folder: Path, spared: str = "") -> None:
     for path in [*folder.rglob(".*.tmp"), *folder.rglob(".*.old")]:
         if spared and path.name.startswith(f".{spared}."):
             continue
-        if path.is_dir() and not path.is_symlink():
-            shutil.rmtree(path)
-        else:
-            path.unlink(missing_ok=True)
+        remove(path)
+
+
+def remove(path: Path) -> None:
+    """Remove a file, a link, or a folder with all that is in it; nothing where there is none."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def copy_file(source: Path, path: Path) -> None:

@@ -15,6 +15,8 @@ from tiny_runs import tiny_run, write_corpus
 
 from mhc_bench.config import load_suite, run_configs
 from mhc_bench.data.module import TrainingRows
+from mhc_bench.files import write_json
+from mhc_bench.suite.evaluating import evaluate_run
 from mhc_bench.training import fit, module
 from mhc_bench.training.preemption import Preemption
 
@@ -65,6 +67,28 @@ def test_a_rank_that_waits_for_a_hanging_one_ends_with_an_error(
     codes = [code for code, _ in on_ranks(work)]
     assert codes[0] == 3 and time.monotonic() - began < LATEST
     assert "time" in (said := (tmp_path / "told").read_text()).lower() and "out" in said
+
+
+@pytest.mark.ranks
+def test_a_rank_that_waits_for_another_to_begin_an_evaluation_ends_with_an_error(
+    corpus: Path, tmp_path: Path
+) -> None:
+    config = tiny_run(
+        corpus, evaluation__tasks=["world_piqa"], hardware__devices=2, hardware__collective_timeout=SECONDS
+    )
+    write_json(tmp_path / "training.json", {"status": "complete"})
+
+    def work(rank: int) -> tuple[str, float] | None:
+        return hang() if rank == 1 else told(lambda: evaluate_run(config, tmp_path, tmp_path))
+
+    def first(rank: int) -> None:
+        (tmp_path / "told").write_text(str(work(rank)))
+        os._exit(3)  # the other rank is ended when this one is
+
+    began = time.monotonic()
+    codes = [code for code, _ in on_ranks(first)]
+    assert codes[0] == 3 and time.monotonic() - began < LATEST
+    assert "timed out" in (tmp_path / "told").read_text().lower()
 
 
 def test_training_that_waits_for_a_hanging_data_worker_ends_with_an_error(

@@ -150,7 +150,7 @@ def test_a_worker_told_outside_training_ends_with_the_exit_code_and_leaves_no_fa
     corpus: Path, tmp_path: Path
 ) -> None:
     save_run_config(a_run(corpus), tmp_path)
-    write_json(tmp_path / "training.json", {"status": "complete"})
+    write_json(tmp_path / "training.json", {"status": "diverged"})
 
     def stopped() -> None:
         worker.evaluate_run = tell(signal.SIGTERM)  # type: ignore[assignment]

@@ -227,7 +227,7 @@ def test_training_one_run_keeps_other_processes_out_of_its_files(
     words = [*TINY, "variant=mhc", "seed=0"]
     _, run = commands.single_run("smoke", words)
     folder, done = commands.run_folder(tmp_path, run), list[str]()
-    parts = ("save_run_config", "write_origin", "train_run", "record_run")
+    parts = ("save_run_config", "write_origin", "put_back_if_damaged", "train_run", "record_run")
     for name in parts:
         monkeypatch.setattr(commands, name, alone(folder, done, name))
     assert commands.train("smoke", words, tmp_path) == 0

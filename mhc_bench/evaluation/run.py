@@ -23,7 +23,7 @@ from mhc_bench.evaluation.scores import json_clean, summarise
 from mhc_bench.evaluation.summary import EvaluationSummary, write_evaluation
 from mhc_bench.evaluation.tasks import lm_eval_root
 from mhc_bench.files import PROGRESS_FILE, write_progress, write_text
-from mhc_bench.model import load_model
+from mhc_bench.model import load_model, weight_digest
 from mhc_bench.model.quiet import quiet_transformers
 from mhc_bench.model.saving import FINAL
 from mhc_bench.processor import processor
@@ -32,7 +32,9 @@ from mhc_bench.resources import tasks_dir
 SAMPLES = "samples"
 
 
-def evaluate(config: RunConfig, run_dir: Path, out: Path | None = None) -> EvaluationSummary:
+def evaluate(
+    config: RunConfig, run_dir: Path, out: Path | None = None, *, weights: str | None = None
+) -> EvaluationSummary:
     """Run lm-eval on `run_dir/checkpoints/final` and write `evaluation.json` and `samples/<task>.jsonl`.
 
     Collective where several ranks were started (torch.distributed is initialised): each loads the model on
@@ -41,10 +43,11 @@ def evaluate(config: RunConfig, run_dir: Path, out: Path | None = None) -> Evalu
     Args:
         config: the run's configuration; `evaluation` and `data` decide what is asked.
         out: where to write; the run's own folder by default.
+        weights: `weight_digest` of what the run was trained to, where that is known; each rank compares.
 
     Raises:
         UsageError: an unknown task, or none, or one whose data or packages are not here; nothing is written.
-        RunError: the run has no final model.
+        RunError: the run has no final model, or it is damaged or another run's.
     """
     began = time.perf_counter()
     if not config.evaluation.tasks:
@@ -52,7 +55,7 @@ def evaluate(config: RunConfig, run_dir: Path, out: Path | None = None) -> Evalu
     check_runnable(config.evaluation.tasks)
     folder = final_model(run_dir)
     with processor(config.hardware.threads), joined() as ranks:
-        own, summary = _load(folder, config, ranks), None
+        own, summary = _load(folder, config, ranks, weights), None
         if ranks.first:
             outcome = _ask(own, config, ranks, _Reporter(run_dir))
             baselines = known_baselines(config, outcome.samples)
@@ -64,10 +67,12 @@ def evaluate(config: RunConfig, run_dir: Path, out: Path | None = None) -> Evalu
     return told
 
 
-def _load(folder: Path, config: RunConfig, ranks: Ranks) -> LM:
+def _load(folder: Path, config: RunConfig, ranks: Ranks, weights: str | None) -> LM:
     """The final model on this rank's device."""
     with quiet_transformers():
         model, tokenizer = load_model(folder)
+    if weights is not None and weight_digest(model) != weights:
+        raise RunError(f"{folder}: its weights are not those of the run")
     placed = _placed(model, config.hardware, ranks)
     return make_lm(placed, tokenizer, config.evaluation.batch_size, config.training.precision)
 

@@ -114,6 +114,45 @@ def saved_weight_digest(folder: str | os.PathLike[str]) -> str | None:
         return None
 
 
+def find_damage(folder: str | os.PathLike[str], weights: str) -> str:
+    """Why a folder is not the whole saved model whose `weight_digest` is `weights`; empty where it is.
+
+    The weights are read twice; the code of the variant is not looked for.
+
+    Raises:
+        RunError: a file cannot be read although it is there. It may be readable later.
+    """
+    path = Path(folder)
+    try:
+        read_section(path)
+        load_tokenizer(path)
+    except RunError as error:
+        return str(error)
+    except OSError as error:
+        raise RunError(f"{path} cannot be read ({error.strerror}): nothing was changed") from error
+    return "" if saved_weight_digest(path) == weights else f"{path}: its weights are not those of the run"
+
+
+def load_tokenizer(folder: Path) -> PreTrainedTokenizerFast:
+    """The tokenizer that `save_model` wrote.
+
+    Raises:
+        RunError: missing or damaged.
+    """
+    try:
+        found: PreTrainedTokenizerFast = PreTrainedTokenizerFast.from_pretrained(
+            folder, local_files_only=True
+        )
+        return found
+    except (OSError, ValueError, TypeError, LookupError, RuntimeError) as error:
+        raise damaged(folder, error) from error
+
+
+def damaged(folder: Path, error: Exception) -> RunError:
+    """The one line about a saved model that a library stumbles over."""
+    return RunError(f"{folder}: damaged or incompatible model ({' '.join(str(error).split())})")
+
+
 def load_model(folder: str | os.PathLike[str]) -> tuple[PreTrainedModel, PreTrainedTokenizerFast]:
     """The model (on the CPU, to evaluate) and tokenizer that `save_model` wrote; runs no code of the folder.
 
@@ -138,7 +177,6 @@ def load_model(folder: str | os.PathLike[str]) -> tuple[PreTrainedModel, PreTrai
             attn_implementation=family.attention_kernel,
             experts_implementation="eager",
         )
-        tokenizer = PreTrainedTokenizerFast.from_pretrained(path, local_files_only=True)
     except (
         OSError,
         ValueError,
@@ -148,9 +186,9 @@ def load_model(folder: str | os.PathLike[str]) -> tuple[PreTrainedModel, PreTrai
         SafetensorError,
         MhcBenchError,
     ) as error:
-        raise RunError(f"{path}: damaged or incompatible model ({' '.join(str(error).split())})") from error
+        raise damaged(path, error) from error
     check_report(path, report)
-    return model.eval(), tokenizer
+    return model.eval(), load_tokenizer(path)
 
 
 def check_report(folder: Path, report: Mapping[str, Any]) -> None:

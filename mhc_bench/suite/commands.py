@@ -50,6 +50,7 @@ from mhc_bench.suite.preflight import (
 from mhc_bench.suite.publishing import Publication, editions
 from mhc_bench.suite.record import record_run, write_origin
 from mhc_bench.suite.report import Reporter
+from mhc_bench.suite.retraining import put_back_if_damaged
 from mhc_bench.suite.runner import missing_runs, run_missing, slots
 from mhc_bench.suite.slurm import ask_jobs, check_slurm
 from mhc_bench.suite.state import EVALUATION_FILE, REFUSED, TRAINING_FILE, RunState, read_state
@@ -238,6 +239,8 @@ def train(name: str, overrides: list[str], root: Path) -> int:
             save_run_config(each, folder)
             write_origin(folder, command, overrides, suite, tuning)
         with recorded(each, folder):
+            if is_first_rank():
+                put_back_if_damaged(each, folder)
             train_run(each, folder)
             if not is_first_rank():
                 return 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import tempfile
+from datetime import timedelta
 from pathlib import Path
 
 from mhc_bench.config import HardwareConfig, RunConfig, save_run_config
@@ -28,7 +29,7 @@ def evaluate_run(run: RunConfig, folder: Path, out: Path) -> None:
 
     Raises:
         UsageError: a task that is unknown or cannot run here.
-        RunError: no final model, or a rank failed.
+        RunError: no final model, one that is not the run's, or a rank failed.
     """
     if not to_evaluate(run, folder, out):
         return
@@ -69,8 +70,9 @@ def _evaluate_here(run: RunConfig, folder: Path, out: Path) -> None:
     from mhc_bench.training.checks import launched
 
     if launched() and not dist.is_initialized():
-        dist.init_process_group("gloo")
+        dist.init_process_group("gloo", timeout=timedelta(seconds=run.hardware.collective_timeout))
     gc.collect()  # a trainer and its model hold each other
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
-    evaluate(run, folder, out)
+    trained = read_json(folder / TRAINING_FILE) or {}
+    evaluate(run, folder, out, weights=trained.get("weight_digest"))

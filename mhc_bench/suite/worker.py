@@ -16,6 +16,7 @@ from mhc_bench.suite.evaluating import evaluate_run, to_evaluate
 from mhc_bench.suite.failures import reason, record_failure
 from mhc_bench.suite.locks import is_first_rank, locked
 from mhc_bench.suite.record import record_run
+from mhc_bench.suite.retraining import put_back_if_damaged
 from mhc_bench.suite.state import FAILURE_FILE, JOB_FILE, REFUSED, TRAINING_FILE, read_state
 
 
@@ -29,6 +30,8 @@ def complete_run(run: RunConfig, folder: Path) -> None:
             remove_unfinished(folder, JOB_FILE)
         if read_state(folder).finished:
             return
+        if is_first_rank():
+            put_back_if_damaged(run, folder)
         if not (run.hardware.devices > 1 and _lacks_ranks(run, folder)):
             complete_as_rank(run, folder)
         else:

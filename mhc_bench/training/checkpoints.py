@@ -19,10 +19,12 @@ import lightning as L
 from mhc_bench.config.check import milestone_steps
 from mhc_bench.config.schema import RunConfig
 from mhc_bench.errors import RunError
-from mhc_bench.files import PROGRESS_FILE, file_digest, write_json
+from mhc_bench.files import PROGRESS_FILE, file_digest, remove, write_json
+from mhc_bench.model.saving import FINAL
 from mhc_bench.training.clock import Clock
 from mhc_bench.training.history import History
 from mhc_bench.training.state import MANIFEST, TRAINER, PortableState
+from mhc_bench.training.summary import SUMMARY_FILE
 
 FOLDER = "checkpoints"
 STARTS = "starts.json"
@@ -129,6 +131,13 @@ def clear_away(run_dir: Path) -> None:
     prune(run_dir, 0)
     (run_dir / FOLDER / STARTS).unlink(missing_ok=True)
     (run_dir / PROGRESS_FILE).unlink(missing_ok=True)
+
+
+def put_back(run_dir: Path, starts: int) -> None:
+    """Let a trained run train again, which was begun `starts` times; its final model goes first."""
+    remove(run_dir / FINAL)
+    write_json(run_dir / FOLDER / STARTS, {"starts": starts})
+    (run_dir / SUMMARY_FILE).unlink()
 
 
 def count_start(run_dir: Path) -> int:

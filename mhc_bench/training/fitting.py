@@ -35,7 +35,7 @@ from mhc_bench.model import (
     use_operations,
     weight_digest,
 )
-from mhc_bench.model.saving import FINAL, saved_weight_digest
+from mhc_bench.model.saving import FINAL, find_damage
 from mhc_bench.processor import processor
 from mhc_bench.stopping import StopNotice
 from mhc_bench.training.balancing import ExpertBalancing
@@ -235,7 +235,7 @@ def finish(
     model, history = module.model, recorder.history
     final = weight_digest(model)
     # a process that was killed before the summary may have saved it
-    if not largest_over_ranks(module.global_rank == 0 and saved_weight_digest(run_dir / FINAL) == final):
+    if not largest_over_ranks(module.global_rank == 0 and not find_damage(run_dir / FINAL, final)):
         save_model(model, module.source.tokenizer, run_dir / FINAL)
     memory = largest_over_ranks(peak_memory())
     if module.global_rank == 0:

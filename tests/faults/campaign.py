@@ -24,7 +24,7 @@ sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[1])]
 
 import torch  # noqa: E402
 from forked_suite import Ground, contents  # noqa: E402
-from trials import KINDS, NotSurvivedError, Trial, at_each_write, can_mount, survive  # noqa: E402
+from trials import KINDS, MOUNTING, NotSurvivedError, Trial, at_each_write, can_mount, survive  # noqa: E402
 
 from mhc_bench import __version__, bench, evaluation, evidence, training  # noqa: E402
 from mhc_bench.provenance import commit  # noqa: E402
@@ -68,7 +68,7 @@ def main() -> int:
 
 def drawn(options: argparse.Namespace) -> Iterator[tuple[int, Trial]]:
     """Each kind in turn, at random otherwise; without end but for `--only`."""
-    kinds = [kind for kind in KINDS if can_mount() or kind.__name__ != "disk_really_full"]
+    kinds = [kind for kind in KINDS if can_mount() or kind not in MOUNTING]
     for number in [options.only] if options.only is not None else itertools.count():
         yield number, kinds[number % len(kinds)](random.Random(f"{options.seed} {number}"))
 

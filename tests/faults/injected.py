@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import json
 import os
 import resource
+import shutil
 import signal
 import sys
 import time
@@ -15,7 +17,9 @@ from typing import Any
 
 from forked_suite import Fault
 
+from mhc_bench.config import RunConfig
 from mhc_bench.evaluation import run as evaluation_run
+from mhc_bench.suite import worker
 from mhc_bench.training import module
 
 WRITES = ("open", "os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.symlink", "os.link")
@@ -117,9 +121,39 @@ def clock_backwards(seconds: float) -> Fault:
     """The clock of the day, in all processes, runs backwards from now on."""
 
     def install(here: str) -> None:
-        began, now, now_ns = time.monotonic(), time.time(), time.time_ns
+        began, now = time.monotonic(), time.time()
         time.time = lambda: now - seconds * (time.monotonic() - began)
-        time.time_ns = lambda: int(now_ns() * 0 + time.time() * 1e9)
+        time.time_ns = lambda: int(time.time() * 1e9)
+
+    return install
+
+
+BEGINS, BESIDE, ENDS = "begins", "begins beside another", "ends"
+
+
+def noted(journal: Path) -> Fault:
+    """No fault: each worker notes in `journal` when it goes on with a run, and when it has completed it."""
+
+    def note(run: RunConfig, what: str) -> None:
+        with journal.open("a") as handle:
+            handle.write(f"{run.variant_name} {what}\n")
+
+    def install(here: str) -> None:
+        if here != "worker":
+            return
+        complete = worker.complete_as_rank
+
+        def noting(run: RunConfig, folder: Path) -> None:
+            with journal.with_suffix(f".{run.variant_name}").open("a") as mark:
+                try:  # a lock of our own: the kernel gives back that of a process that dies
+                    fcntl.flock(mark, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    note(run, BEGINS)
+                except BlockingIOError:
+                    note(run, BESIDE)
+                complete(run, folder)
+                note(run, ENDS)
+
+        worker.complete_as_rank = noting
 
     return install
 
@@ -187,3 +221,33 @@ def foreign(own: list[Path], other: list[Path]) -> None:
 DAMAGES: list[Damage] = [
     *(truncated, altered, unlisted, emptied, all_truncated, swapped, renamed, foreign),
 ]
+
+
+Harm = Callable[[Path, Path], None]
+"""Told the folders of the final models of a run and of another run of the same suite."""
+
+
+def model_truncated(own: Path, other: Path) -> None:
+    """Half of the weights are missing."""
+    weights = own / "model.safetensors"
+    os.truncate(weights, weights.stat().st_size // 2)
+
+
+def model_without_description(own: Path, other: Path) -> None:
+    """The weights are whole, and nothing says of what."""
+    (own / "config.json").unlink()
+
+
+def model_gone(own: Path, other: Path) -> None:
+    """Nothing is left."""
+    shutil.rmtree(own)
+
+
+def models_swapped(own: Path, other: Path) -> None:
+    """Each run has the other's."""
+    own.rename(own.with_name("aside"))
+    other.rename(own)
+    own.with_name("aside").rename(other)
+
+
+HARMS: list[Harm] = [model_truncated, model_without_description, model_gone, models_swapped]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import re
 import signal
 import time
 from collections.abc import Callable, Iterator
@@ -12,21 +13,28 @@ from pathlib import Path
 
 from forked_suite import Fault, Ground, SmallDisk, contents, differences, ended, no_fault, stamps
 from injected import (
+    BEGINS,
     DAMAGES,
     DISK_FULL,
+    ENDS,
+    HARMS,
     READ_ONLY,
     Damage,
+    Harm,
     both,
     clock_backwards,
     die,
     in_evaluation,
     in_step,
+    models_swapped,
+    noted,
     on_write,
     small_files,
     tell,
     tell_parent,
 )
 
+from mhc_bench.model.saving import FINAL
 from mhc_bench.stopping import STOP_SIGNALS
 from mhc_bench.training.checkpoints import checkpoint_folders
 
@@ -46,6 +54,10 @@ class Trial:
     kind: str
     detail: str
     bring: Callable[[Ground], None]
+    then: Fault = no_fault
+    """What the next run meets."""
+    again: tuple[str, ...] = ()
+    """Variants whose run has lost what it had finished."""
 
 
 class NotSurvivedError(AssertionError):
@@ -60,18 +72,25 @@ def survive(trial: Trial, ground: Ground, expected: dict[str, object]) -> None:
     """
     trial.bring(ground)
     before = stamps(ground.runs)
-    code = ground.run()
+    code = ground.run(trial.then)
     if code:
         raise NotSurvivedError(f"the next run ended with exit code {code}\n{ground.output()[-4000:]}")
     after = stamps(ground.runs)
-    redone = [name for name, stamp in before.items() if after.get(name) != stamp]
+    lost = [f"/{variant}/" for variant in trial.again]
+    redone = [
+        name
+        for name, stamp in before.items()
+        if after.get(name) != stamp and not any(part in name for part in lost)
+    ]
     if redone:
         raise NotSurvivedError(f"finished and redone: {', '.join(redone)}")
     if wrong := differences(contents(ground), expected):
         raise NotSurvivedError("; ".join(wrong))
 
 
-def disturbed(kind: str, detail: str, fault: Callable[[Ground], Fault], codes: set[int]) -> Trial:
+def disturbed(
+    kind: str, detail: str, fault: Callable[[Ground], Fault], codes: set[int], then: Fault = no_fault
+) -> Trial:
     """A trial of one `mhc-bench run` under a fault, which must end with one of `codes`."""
 
     def bring(ground: Ground) -> None:
@@ -79,7 +98,7 @@ def disturbed(kind: str, detail: str, fault: Callable[[Ground], Fault], codes: s
         if code not in codes:
             raise NotSurvivedError(f"under the fault: exit code {code}\n{ground.output()[-4000:]}")
 
-    return Trial(kind, detail, bring)
+    return Trial(kind, detail, bring, then)
 
 
 KILLED = -signal.SIGKILL
@@ -184,11 +203,32 @@ def disk_really_full(draw: random.Random) -> Trial:
             if code not in (0, 1):
                 raise NotSurvivedError(f"on the full disk: exit code {code}\n{ground.output()[-4000:]}")
             filler.unlink()
-            kept = ground.root / "kept"
-            os.spawnvp(os.P_WAIT, "cp", ["cp", "-a", str(disk.place), str(kept)])
-        kept.rename(ground.runs)
+            keep(ground, disk)
+        (ground.root / "kept").rename(ground.runs)
 
     return Trial("disk really full", f"{left} bytes left", bring)
+
+
+def really_read_only(draw: random.Random) -> Trial:
+    """A run is killed; then its file system can be read only for one `mhc-bench run`. Needs root."""
+    step = draw.randrange(STEPS)
+
+    def bring(ground: Ground) -> None:
+        with SmallDisk(ground.root / "runs", 32) as disk:
+            ground.run(in_step(step, die))
+            disk.read_only(True)
+            code = ground.run()
+            if code not in (1, 2):
+                raise NotSurvivedError(f"read-only: exit code {code}\n{ground.output()[-4000:]}")
+            keep(ground, disk)
+        (ground.root / "kept").rename(ground.runs)
+
+    return Trial("really read-only", f"killed in step {step + 1}", bring)
+
+
+def keep(ground: Ground, disk: SmallDisk) -> None:
+    """Copy what lies on a disk to where it is to be found when the disk is gone."""
+    os.spawnvp(os.P_WAIT, "cp", ["cp", "-a", str(disk.place), str(ground.root / "kept")])
 
 
 def read_only(draw: random.Random) -> Trial:
@@ -216,27 +256,70 @@ def damaged(damage: Damage, step: int) -> Trial:
     return Trial("checkpoint harmed", f"{damage.__name__}, killed in step {step + 1}", bring)
 
 
+def harmed_model(draw: random.Random) -> Trial:
+    """Runs are killed between training and evaluation, and a final model is harmed."""
+    return harmed(draw.choice(HARMS))
+
+
+def harmed(harm: Harm) -> Trial:
+    """The final model of one run harmed in one way."""
+
+    def bring(ground: Ground) -> None:
+        ground.run(in_evaluation(0, die))
+        harm(*(ground.folder(name) / FINAL for name in ("mhc", "baseline")))
+
+    again = ("mhc", "baseline") if harm is models_swapped else ("mhc",)
+    return Trial("final model harmed", harm.__name__, bring, again=again)
+
+
 def backward_clock(draw: random.Random) -> Trial:
     """The clock of the day runs backwards; a run is killed under it and goes on under it."""
     step, speed = draw.randrange(STEPS), draw.choice([1.0, 3600.0, 1e6])
-    fault = both(clock_backwards(speed), in_step(step, die))
-    return disturbed("clock backwards", f"{speed:g}-fold, step {step + 1}", lambda _: fault, {1})
+    clock, detail = clock_backwards(speed), f"{speed:g}-fold, step {step + 1}"
+    return disturbed("clock backwards", detail, lambda _: both(clock, in_step(step, die)), {1}, clock)
 
 
 def two_at_once(draw: random.Random) -> Trial:
     """The same command twice at the same time; in half of the trials the first is killed."""
-    wait, kill = draw.uniform(0, 3), draw.random() < 0.5
+    return at_once(draw.uniform(0, 3), draw.randrange(WORKER_WRITES) if draw.random() < 0.5 else None)
+
+
+def at_once(wait: float, write: int | None, fault: Fault = no_fault) -> Trial:
+    """The same command twice, `wait` seconds apart, both under `fault`.
+
+    Args:
+        write: at which change of a file the first one's workers are killed, if at any.
+    """
 
     def bring(ground: Ground) -> None:
-        fault = on_write("worker", ground.runs, draw.randrange(WORKER_WRITES), die) if kill else no_fault
-        first = ground.start(fault)
+        journal = ground.root / "journal"
+        both_meet = both(fault, noted(journal))
+        killed = no_fault if write is None else on_write("worker", ground.runs, write, die)
+        first = ground.start(both(both_meet, killed))
         time.sleep(wait)
-        second = ground.start()
+        second = ground.start(both_meet)
         codes = ended(first), ended(second)
-        if codes[1] or (codes[0] and not kill):
+        if wrong := not_one_by_one(journal.read_text(), write is not None):
+            raise NotSurvivedError(f"two at once: {wrong}")
+        if codes[1] or (codes[0] and write is None):
             raise NotSurvivedError(f"two at once: exit codes {codes}\n{ground.output()[-4000:]}")
 
-    return Trial("two at once", f"{wait:.2f} s apart, first killed: {kill}", bring)
+    return Trial("two at once", f"{wait:.2f} s apart, first killed at write {write}", bring)
+
+
+def not_one_by_one(journal: str, killed: bool) -> str:
+    """Of which runs more than one worker had hold, as `noted` tells it; empty where of none.
+
+    Args:
+        killed: some workers had no time to note their ends.
+    """
+    told: dict[str, list[str]] = {}
+    for line in journal.splitlines():
+        variant, _, what = line.partition(" ")
+        told.setdefault(variant, []).append(what)
+    expected = f"({BEGINS}, )*{BEGINS}(, {ENDS})?" if killed else f"{BEGINS}, {ENDS}"
+    found = {variant: ", ".join(each) for variant, each in told.items()}
+    return "; ".join(f"{name} {each}" for name, each in found.items() if not re.fullmatch(expected, each))
 
 
 KINDS: list[Callable[[random.Random], Trial]] = [
@@ -252,10 +335,14 @@ KINDS: list[Callable[[random.Random], Trial]] = [
     file_cut_short,
     disk_really_full,
     read_only,
+    really_read_only,
     damaged_checkpoint,
+    harmed_model,
     backward_clock,
     two_at_once,
 ]
+MOUNTING = (disk_really_full, really_read_only)
+"""Kinds that take root."""
 
 
 def at_each_write(role: str) -> Iterator[tuple[int, Trial]]:
