@@ -77,6 +77,27 @@ def test_the_readme_quotes_the_step_times_of_the_file_that_it_names() -> None:
     assert "step-quick-cpu-2026-11-27.json" in text
 
 
+def test_what_sinkhorns_rounds_cost_is_what_the_file_says() -> None:
+    name = "step-sinkhorn-width128-cpu-2026-11-27.json"
+    text = " ".join((ROOT / "docs" / "benchmarks.md").read_text().split())
+    found = ratios(name)
+    assert (
+        f"with one round mHC's step is {found['mhc-t1']} times the baseline's, with twenty "
+        f"{found['mhc-t20']}, with fifty {found['mhc-t50']}"
+        in text
+        and name in text
+    )
+    profiles = json.loads((BENCH / name).read_text())["profiles"]
+    one, twenty = (
+        {each["name"]: 1e3 * each["seconds"] for each in profiles[variant]["operators"]}
+        for variant in ("mhc-t1", "mhc-t20")
+    )
+    reads = [f"mhc_bench_native::{operator}" for operator in ("read_backward", "write_read", "read")]
+    added = sum(twenty[operator] - one[operator] for operator in reads)
+    assert f"nineteen rounds add {added:.1f} ms of" in text
+    assert sum(milliseconds > added for milliseconds in twenty.values()) == 10
+
+
 @pytest.mark.parametrize("name", sorted(path.name for path in BENCH.glob("*.json")))
 def test_a_published_measurement_names_its_commit_versions_and_machine(name: str) -> None:
     origin = json.loads((BENCH / name).read_text())["origin"]
