@@ -95,7 +95,7 @@ def test_what_sinkhorns_rounds_cost_is_what_the_file_says() -> None:
     reads = [f"mhc_bench_native::{operator}" for operator in ("read_backward", "write_read", "read")]
     added = sum(twenty[operator] - one[operator] for operator in reads)
     assert f"nineteen rounds add {added:.1f} ms of" in text
-    assert sum(milliseconds > added for milliseconds in twenty.values()) == 10
+    assert sum(milliseconds > added for milliseconds in twenty.values()) == 11
 
 
 @pytest.mark.parametrize("name", sorted(path.name for path in BENCH.glob("*.json")))
