@@ -16,7 +16,7 @@ from mhc_bench.config import WorldConfig, save_run_config
 from mhc_bench.errors import RunError, UsageError
 from mhc_bench.evaluation import export_run
 from mhc_bench.evidence import write_record
-from mhc_bench.model import graft, load_model, save_model
+from mhc_bench.model import graft, load_model, save_model, weight_digest
 from mhc_bench.suite.card import model_card
 from mhc_bench.suite.exporting import export
 
@@ -33,7 +33,7 @@ def run_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
             if "residual" in name:
                 parameter.add_(0.3 * torch.randn(parameter.shape, generator=generator))
     save_model(model, toy.tokenizer(), folder / "checkpoints" / "final")
-    (folder / "training.json").write_text(json.dumps(toy.TRAINING))
+    (folder / "training.json").write_text(json.dumps(toy.TRAINING | {"weight_digest": weight_digest(model)}))
     return folder
 
 

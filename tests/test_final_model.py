@@ -21,6 +21,7 @@ from mhc_bench.files import write_json
 from mhc_bench.model import checkpoint
 from mhc_bench.model.saving import FINAL, find_damage, saved_weight_digest
 from mhc_bench.suite.evaluating import evaluate_run
+from mhc_bench.suite.exporting import export
 from mhc_bench.suite.retraining import put_back_if_damaged
 from mhc_bench.suite.worker import complete_run
 from mhc_bench.training import fit, read_summary
@@ -104,6 +105,15 @@ def test_a_run_without_its_final_model_trains_again_to_the_same_weights(
     assert [new.restarts for new in again if new] == [1, harmed - 1]
     told = [line for line in capsys.readouterr().out.splitlines() if line.endswith("training again")]
     assert len(told) == harmed and str(trained[0][1] / FINAL) in told[0]
+
+
+def test_another_runs_model_is_not_exported(trained: list[tuple[RunConfig, Path]], tmp_path: Path) -> None:
+    (_, folder), (_, other) = trained
+    export(folder, tmp_path / "whole")
+    swapped(folder / FINAL, other / FINAL)
+    with pytest.raises(RunError, match="its weights are not those of the run"):
+        export(folder, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
 
 
 def test_it_goes_on_from_a_milestone_where_there_is_one(trained: list[tuple[RunConfig, Path]]) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 from lm_eval.api.model import LM
-from transformers import PreTrainedModel
+from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from mhc_bench.config import HardwareConfig, RunConfig, WorldConfig
 from mhc_bench.errors import RunError, UsageError
@@ -69,12 +69,25 @@ def evaluate(
 
 def _load(folder: Path, config: RunConfig, ranks: Ranks, weights: str | None) -> LM:
     """The final model on this rank's device."""
+    model, tokenizer = trained_model(folder, weights)
+    placed = _placed(model, config.hardware, ranks)
+    return make_lm(placed, tokenizer, config.evaluation.batch_size, config.training.precision)
+
+
+def trained_model(folder: Path, weights: str | None) -> tuple[PreTrainedModel, PreTrainedTokenizerFast]:
+    """A saved model and its tokenizer.
+
+    Args:
+        weights: the `weight_digest` that it must have, where that is known.
+
+    Raises:
+        RunError: it is missing, damaged or another run's.
+    """
     with quiet_transformers():
         model, tokenizer = load_model(folder)
     if weights is not None and weight_digest(model) != weights:
         raise RunError(f"{folder}: its weights are not those of the run")
-    placed = _placed(model, config.hardware, ranks)
-    return make_lm(placed, tokenizer, config.evaluation.batch_size, config.training.precision)
+    return model, tokenizer
 
 
 def _ask(own: LM, config: RunConfig, ranks: Ranks, reporter: _Reporter) -> Outcome:

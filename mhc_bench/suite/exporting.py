@@ -9,7 +9,7 @@ from mhc_bench.config.load import RUN_CONFIG_FILE
 from mhc_bench.errors import UsageError
 from mhc_bench.evidence import Record, read_record
 from mhc_bench.evidence.store import record_paths
-from mhc_bench.suite.state import RECORD_FILE
+from mhc_bench.suite.state import RECORD_FILE, TRAINING_FILE, read_json
 
 
 def export(source: Path, out: Path) -> None:
@@ -17,13 +17,15 @@ def export(source: Path, out: Path) -> None:
 
     Raises:
         UsageError: `source` is neither, or `out` is in use.
-        RunError: the run is not trained, or a record is damaged.
+        RunError: the run is not trained, its model is not its own, or a record is damaged.
     """
     if (source / RUN_CONFIG_FILE).is_file():
         from mhc_bench.evaluation import export_run
         from mhc_bench.suite.card import model_card
 
-        export_run(source, out, model_card(load_run_config(source), _record(source)))
+        trained = read_json(source / TRAINING_FILE) or {}
+        card = model_card(load_run_config(source), _record(source))
+        export_run(source, out, card, trained.get("weight_digest"))
     elif source.is_dir() and record_paths(source):
         from mhc_bench.evidence.dataset import write_dataset
 
