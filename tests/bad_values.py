@@ -11,7 +11,15 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from hypothesis import strategies as st
 
-from mhc_bench.config import SlurmConfig, SuiteConfig, TextConfig, WorldConfig
+from mhc_bench.config import (
+    LoggerConfig,
+    SearchConfig,
+    SlurmConfig,
+    SuiteConfig,
+    TextConfig,
+    VariantConfig,
+    WorldConfig,
+)
 from mhc_bench.config.schema import ShardsConfig
 
 BASES: tuple[tuple[type, str, tuple[str, ...]], ...] = (
@@ -20,12 +28,19 @@ BASES: tuple[tuple[type, str, tuple[str, ...]], ...] = (
     (TextConfig, "data.", ("data=stdlib",)),
     (ShardsConfig, "data.", ("data=fineweb-edu",)),
     (SlurmConfig, "launcher.", ("launcher=slurm",)),
+    (
+        SearchConfig,
+        "search.",
+        ("optimizer.learning_rate=0.01", "search={learning_rates: [0.01], seeds: [9]}"),
+    ),
+    (VariantConfig, "variants.mhc.", ("variants=[mhc]",)),
+    (LoggerConfig, "logging.loggers.0.", ("logging.loggers=[{class_path: CSVLogger}]",)),
 )
 """Schema class, where it stands, and the overrides that put it there."""
 WRONG: dict[Any, tuple[str, ...]] = {
     bool: ("maybe", "3", "[true]", "{a: 1}", "null"),
-    int: ("many", "1.5", "[1]", "{a: 1}", "null", "true", "-1", "9223372036854775808"),
-    float: ("many", "[1]", "{a: 1}", "null", "true", "nan", "-1", "inf"),
+    int: ("many", "1.5", "[1]", "{a: 1}", "null", "true", "-1", "9007199254740991", "9223372036854775808"),
+    float: ("many", "[1]", "{a: 1}", "null", "true", "nan", "-1", "1e300", "inf"),
     str: ("[1]", "{a: 1}", "null", "${oc.env:HOME}"),
     Literal: ("nonsense", "[1]", "{a: 1}", "null"),
     list: ("3", "{a: 1}", "word", "null", "[[1]]", "[{a: 1}]", "[null]"),
@@ -54,15 +69,30 @@ class Option:
     @property
     def wrong(self) -> tuple[str, ...]:
         """Values that it must refuse, as a command line gives them."""
-        values = WRONG[self.kind]
+        values = (*WRONG[self.kind], *self._with_wrong_elements)
         optional = NoneType in get_args(self.hint)
         return tuple(value for value in values if not (optional and value == "null"))
 
+    @property
+    def _with_wrong_elements(self) -> tuple[str, ...]:
+        """Lists and mappings that are wrong in one element."""
+        match get_args(without_none(self.hint)):
+            case (of_list,) if of_list in WRONG:
+                return tuple(f"[{_quoted(value)}]" for value in WRONG[of_list])
+            case (of_key, of_value) if {of_key, of_value} == {float}:
+                keys = [f"{{{value}: 1}}" for value in WRONG[float] if value[0] not in "[{"]
+                return (*keys, *(f"{{0.5: {value}}}" for value in WRONG[float]))
+        return ()
+
+
+def _quoted(value: str) -> str:
+    return f"'{value}'" if value.startswith("$") else value
+
 
 def without_none(hint: Any) -> Any:
-    """`int` of `int | None`."""
+    """`int` of `int | None`; `float` of `int | float`, `dict` of a class for it or a dictionary."""
     if get_origin(hint) in (Union, UnionType):
-        (hint,) = (each for each in get_args(hint) if each is not NoneType)
+        hint = next(each for each in reversed(get_args(hint)) if each is not NoneType)
     return hint
 
 
@@ -77,7 +107,7 @@ def _walk(schema: type, prefix: str, overrides: tuple[str, ...]) -> Iterator[Opt
     for field in dataclasses.fields(schema):
         option = Option(f"{prefix}{field.name}", hints[field.name], overrides)
         yield option
-        if option.kind is object:
+        if option.kind is object and NoneType not in get_args(option.hint):
             yield from _walk(without_none(option.hint), f"{option.path}.", overrides)
 
 

@@ -9,14 +9,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from bad_parts import arm, backbone_fields, in_arms, variant_options, wrong_values
 from bad_values import Option, drawn, listed, options
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from mhc_bench import cli
-from mhc_bench.config import load, parts
+from mhc_bench.config import load, part_names, parts
+from mhc_bench.config.identity import PROTOCOL_FIELDS
 
 ALL = list(options())
+VARIANTS = part_names("variants")
+SURVIVAL = Path(__file__).parents[1] / "docs" / "survival.md"
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -54,7 +58,17 @@ def test_every_option_is_walked() -> None:
     assert paths >= {
         *("training.steps", "optimizer.schedule.drops", "model.initialisation.rule", "data.scale"),
         *("data.tokenizer.kind", "data.revision", "launcher.poll", "hardware.worker_timeout", "tuning.runs"),
+        *("variants.mhc.perturbation", "logging.loggers.0.class_path"),
     }
+    assert "variants.mhc.options.streams" in {option.path for option in variant_options("mhc")}
+
+
+def test_the_document_says_how_many_pairs_there_are() -> None:
+    of_variants = [each for name in VARIANTS for each in wrong_values(variant_options(name))]
+    text = " ".join(SURVIVAL.read_text(encoding="utf-8").split())
+    assert f"{len(list(listed()))} pairs of an option and a wrong type, an impossible value" in text
+    assert f"{len(list(in_arms()))} of them again in an arm" in text
+    assert f"{len(of_variants)} of a variant's options" in text
 
 
 @settings(
@@ -78,6 +92,48 @@ def test_every_listed_bad_value_of_every_option_is_refused(
     option: Option, override: str, tmp_path: Path, capsys: Any
 ) -> None:
     refuse_override(option, override, tmp_path, capsys)
+
+
+def refuse_in_an_arm(option: Option, override: str, root: Path, capsys: Any) -> None:
+    path = root / f"{len(list(root.iterdir()))}.yaml"
+    path.write_text(arm(override))
+    words = ["run", str(path), "--dry-run", "--runs", str(root / "runs")]
+    line = refused(words, root, capsys)
+    assert option.path.rpartition(".")[2].rstrip("s") in line or override.partition("=")[2] in line, line
+
+
+def test_some_bad_values_of_variants_and_backbones_are_refused(tmp_path: Path, capsys: Any) -> None:
+    found = [*(each for name in VARIANTS for each in variant_options(name)), *backbone_fields()]
+    for option, override in list(wrong_values(found))[::83]:
+        refuse_override(option, override, tmp_path, capsys)
+
+
+def test_some_bad_values_of_an_arm_are_refused(tmp_path: Path, capsys: Any) -> None:
+    for option, override in list(in_arms())[::17]:
+        refuse_in_an_arm(option, override, tmp_path, capsys)
+
+
+@pytest.mark.faults
+@pytest.mark.parametrize("name", VARIANTS)
+def test_every_listed_bad_value_of_a_variants_options_is_refused(
+    name: str, tmp_path: Path, capsys: Any
+) -> None:
+    for option, override in wrong_values(variant_options(name)):
+        refuse_override(option, override, tmp_path, capsys)
+
+
+@pytest.mark.faults
+def test_every_listed_bad_value_of_a_backbones_fields_is_refused(tmp_path: Path, capsys: Any) -> None:
+    for option, override in wrong_values(backbone_fields()):
+        refuse_override(option, override, tmp_path, capsys)
+
+
+@pytest.mark.faults
+@pytest.mark.parametrize("field", sorted(PROTOCOL_FIELDS))
+def test_every_listed_bad_value_in_an_arm_is_refused(field: str, tmp_path: Path, capsys: Any) -> None:
+    for option, override in in_arms():
+        if option.path.split(".")[0] == field:
+            refuse_in_an_arm(option, override, tmp_path, capsys)
 
 
 @pytest.fixture
@@ -115,6 +171,10 @@ SHORT_ROWS = ["training.sequence_length=8", "training.batch_tokens=64", "data.to
 HALVES = ["data.validation_fraction=0.5", "data.validation_tokens=8"]
 RECORDS = str(Path(__file__).parent / "fixtures" / "records" / "version-2")
 SHARDS = ["prepare", "fineweb-edu", "subset=''", "revision=''", "vocabulary=300", "tokenizer=bytes"]
+AT_MOST = [
+    *("training.sequence_length=1048576", "training.batch_tokens=2147483648", "training.steps=2147483647")
+]
+NOT_SELECTED = ["variants=[mhc]", "variants.hc.options.streams=2"]
 CASES: list[tuple[str, list[str], str]] = [
     ("an unknown suite", ["run", "smok"], "did you mean 'smoke'"),
     ("no such file", ["run", "{nothing}.yaml"], "no such suite file"),
@@ -141,6 +201,12 @@ CASES: list[tuple[str, list[str], str]] = [
     ("a seed that is none", ["train", "smoke", "variant=mhc", "seed=x"], "seeds"),
     ("a run that is none", ["eval", "{nothing}"], "not a run folder"),
     ("an unknown verb", ["rnu"], "did you mean 'run'"),
+    ("validation without end", ["run", "smoke", "data.validation_tokens=99999999999"], "1 to 16777216"),
+    ("more tokens than are counted", ["run", "smoke", *AT_MOST], "at most 4194303 of training.batch_tokens"),
+    ("a job of years", ["run", "smoke", "launcher=slurm", "launcher.time=400d"], "at most 365d"),
+    ("fields of a list", ["run", "smoke", "arms=[x]", "arms.x.training.steps=1"], "a list as a whole"),
+    ("a number of selected variants", ["run", "smoke", "variants=3"], "expected a list of names"),
+    ("a change of a variant that is not selected", ["run", "smoke", *NOT_SELECTED], "variant of this suite"),
     ("no data to prepare", [*SHARDS, "source={nothing}", "path={nothing}"], "does not exist"),
     ("no records", ["leaderboard", "{none}"], "no records"),
     ("nothing to verify", ["verify", "{nothing}"], "nothing"),
@@ -157,6 +223,7 @@ CASES: list[tuple[str, list[str], str]] = [
     ("no place in it", ["leaderboard", RECORDS, "--out", "{none}", "--into", "{file}"], "to write between"),
 ]
 """What is wrong, the command, and a part of the line."""
+ROUNDS = "variants.mhc.options.sinkhorn_iterations"
 LOOKED_INTO: list[tuple[str, list[str], str]] = [
     ("no data", ["run", "smoke", *TEXT, "data.path={nothing}"], "does not exist"),
     ("an empty folder", ["run", "smoke", *TEXT, "data.path={none}"], "holds no text"),
@@ -176,6 +243,9 @@ LOOKED_INTO: list[tuple[str, list[str], str]] = [
     ("a dropout above one", ["run", "smoke", "model.backbone.attention_dropout=2"], "from 0 to"),
     ("an unknown family", ["run", "smoke", "model.family=lama"], "did you mean 'llama'"),
     ("no stream", ["run", "smoke", "variants.mhc.options.streams=0"], "whole number from 1"),
+    ("rotations by nothing", ["run", "smoke", "model.backbone.rope_parameters={rope_type: no}"], "no model"),
+    ("layers without end", ["run", "smoke", "model.backbone.num_hidden_layers=100000"], "0 to 1024"),
+    ("rounds without end", ["run", "smoke", f"{ROUNDS}=100000"], "whole number from 1 to 1000"),
     ("an unknown option", ["run", "smoke", "variants.mhc.options.nope=1"], "unknown option"),
     ("no such module", ["run", "smoke", "variants=[no.such:Thing]"], "cannot import"),
     ("no connection", ["run", "smoke", "variants=[os:system]"], "expected a subclass"),

@@ -66,7 +66,7 @@ def test_no_shipped_file_is_outside_a_known_group() -> None:
         (["trainnig.steps=3"], "did you mean 'training'"),
         (["training.stpes=3"], "did you mean 'steps'"),
         (["training.steps=many"], "training.steps"),
-        (["training.steps=0"], "training.steps is 0: expected at least 1"),
+        (["training.steps=0"], "training.steps is 0: expected 1 to 2147483647"),
         (["training.batch_tokens=100"], "a multiple of training.sequence_length"),
         (["training.precision=fp8"], "precision"),
         (["optimizer.learning_rate=0"], "a positive number"),

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from importlib.metadata import EntryPoint
 from pathlib import Path
 
 import pytest
+
+from mhc_bench import cli
+from mhc_bench.config import parts
 
 RECORDS = Path(__file__).parent / "fixtures" / "records" / "version-2"
 TRAINING = {"torch", "lightning", "pytorch_lightning", "transformers", "lm_eval", "datasets", "triton"}
@@ -37,6 +41,18 @@ def test_help_and_lists_load_nothing_that_trains_or_draws(words: list[str]) -> N
 
 def test_help_does_not_even_load_the_configuration() -> None:
     assert loaded({"omegaconf", "yaml", "rich", "pydantic"}, "--help") == ""
+
+
+def test_a_list_of_variants_looks_for_those_of_other_packages_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    looked: list[str] = []
+
+    def found(*, group: str) -> list[EntryPoint]:
+        looked.append(group)
+        return []
+
+    monkeypatch.setattr(parts, "entry_points", found)
+    assert cli.main(["list", "variants", "--json"]) == 0
+    assert looked == [parts.VARIANT_ENTRY_POINTS]
 
 
 def test_a_leaderboard_is_made_without_torch(tmp_path: Path) -> None:

@@ -31,6 +31,8 @@ MALICIOUS = {"lightning": ("2.6.2", "2.6.3"), "pytorch-lightning": ("2.6.2", "2.
 """Releases that carried code which stole credentials."""
 TOKEN = "hf_" + "aB3" * 11
 SECRET = "not-in-any-known-form"
+"""A value of the environment."""
+PASSWORD = "in-no-variable"
 
 
 class Trap:
@@ -72,11 +74,14 @@ def test_a_record_holds_neither_the_home_folder_nor_a_secret(finished: Path, hom
     run.logging.loggers = [LoggerConfig("WandbLogger", {"api_key": "0123456789", "save_dir": str(home)})]
     options = "logging.loggers=[{options: {api_key: 0123456789}}]"
     words = f"mhc-bench train {home}/mine.yaml note={TOKEN} {options}"
-    origin = {"command": f"{words} url=https://user:{SECRET}@host", "overrides": [f"data.path={home}/corpus"]}
+    origin = {
+        "command": f"{words} url=https://user:{PASSWORD}@host",
+        "overrides": [f"data.path={home}/corpus"],
+    }
     write_json(finished / "origin.json", {**origin, "note": f"kept in {home}, opened with {SECRET}"})
     record_run(run, finished)
     text = (finished / "record.json").read_text()
-    for secret in (str(home), "somebody", TOKEN, SECRET, "0123456789"):
+    for secret in (str(home), "somebody", TOKEN, SECRET, PASSWORD, "0123456789"):
         assert secret not in text, secret
     record = read_record(finished / "record.json")
     assert list(record.overrides) == ["data.path=~/corpus"]
@@ -100,6 +105,17 @@ def test_no_path_of_the_home_folder_enters_an_id(home: Path) -> None:
         ("a.hub_token=abc b=1", f"a.hub_token={HIDDEN} b=1"),
         ("{api_key: 'abc', n: 2}", f"{{api_key: '{HIDDEN}', n: 2}}"),
         (f"note={TOKEN}", f"note={HIDDEN}"),
+        ("https://user:pass-word@host/a", f"https://{HIDDEN}@host/a"),
+        ("proxy=http://tok@en@host:80 n=1", f"proxy=http://{HIDDEN}@host:80 n=1"),
+        ("https://host/a@b mail@host", "https://host/a@b mail@host"),
+        ("data.path=/home/alice/corpus n=1", "data.path=~/corpus n=1"),
+        ("kept in '/Users/alice'", "kept in '~'"),
+        ("/srv/home/alice /homes/alice", "/srv/home/alice /homes/alice"),
+        (f"note=glpat-{'aB3' * 7}", f"note={HIDDEN}"),
+        (f"note=xoxb-{'12345-' * 3}aB3", f"note={HIDDEN}"),
+        (f"note=AIza{'aB3-_' * 7}", f"note={HIDDEN}"),
+        (f"Authorization: Bearer {'aB3.' * 5}==", f"Authorization: Bearer {HIDDEN}"),
+        ("the bearer of it", "the bearer of it"),
     ],
 )
 def test_secrets_are_known_by_their_names_and_forms(text: str, expected: str) -> None:

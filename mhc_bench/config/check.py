@@ -22,7 +22,9 @@ from mhc_bench.config.schema import (
     VariantConfig,
     WorldConfig,
 )
+from mhc_bench.config.values import LARGEST
 from mhc_bench.errors import UsageError
+from mhc_bench.limits import MOST_LAYERS
 
 LARGEST_PERTURBATION = 1e-3
 """Relative: beyond this a start is another start and no repetition."""
@@ -31,6 +33,19 @@ DURATION = r"[1-9][0-9]*[mhd]"
 MOST_PROCESSES = 2**16
 LARGEST_VOCABULARY = 2**24
 LONGEST_WAIT = 7 * 24 * 3600
+LONGEST_JOB = 365 * 24 * 60
+"""Minutes."""
+MOST_STEPS = 2**31 - 1
+"""Also of what is counted in steps, items or runs."""
+LARGEST_BATCH = 2**31
+LONGEST_SEQUENCE = 2**20
+"""Each process writes a whole row before it can start; the largest shipped suites have 4096."""
+MOST_VALIDATION_TOKENS = 2**24
+"""Each process holds them, 8 bytes a token, and they are made before a run is planned: the embedded world
+writes a million in one or two seconds. The largest shipped suites have 2^20."""
+LARGEST_BATCH_OF_ITEMS = 2**16
+LARGEST_FACTOR = 1e3
+"""Of rates, scales, norms and multipliers: nothing trains with more, and fp32 ends far above it."""
 
 
 def check_suite(suite: SuiteConfig) -> None:
@@ -54,7 +69,8 @@ def check_suite(suite: SuiteConfig) -> None:
         shared = sorted({*suite.seeds} & {*suite.search.seeds})
         _require(not shared, "search.seeds", suite.search.seeds, f"none of the runs' own seeds, not {shared}")
     runs = suite.tuning.runs
-    _require(runs is None or runs >= 0, "tuning.runs", runs, "0 or more, or null where nobody counted")
+    counted = runs is None or 0 <= runs <= MOST_STEPS
+    _require(counted, "tuning.runs", runs, f"0 to {MOST_STEPS}, or null where nobody counted")
     check_protocol(suite, suite.hardware)
     check_launcher(suite.launcher)
     check_logging(suite.logging, suite.training.steps)
@@ -75,15 +91,16 @@ def check_protocol(protocol: Protocol, hardware: HardwareConfig) -> None:
         UsageError: naming the value and what was expected.
     """
     scale = protocol.model.initialisation.scale
-    _require(scale > 0, "model.initialisation.scale", scale, "a positive number")
+    expected = f"a positive number up to {LARGEST_FACTOR:g}"
+    _require(0 < scale <= LARGEST_FACTOR, "model.initialisation.scale", scale, expected)
     check_training(protocol.training)
     check_optimizer(protocol.optimizer)
     check_hardware(hardware, protocol.training)
-    limit = protocol.evaluation.limit
-    _require(limit is None or limit > 0, "evaluation.limit", limit, "at least 1, or null for all")
-    _require(
-        protocol.evaluation.batch_size > 0, "evaluation.batch_size", protocol.evaluation.batch_size, ">= 1"
-    )
+    limit, size = protocol.evaluation.limit, protocol.evaluation.batch_size
+    some = limit is None or 0 < limit <= MOST_STEPS
+    _require(some, "evaluation.limit", limit, f"1 to {MOST_STEPS}, or null for all")
+    expected = f"1 to {LARGEST_BATCH_OF_ITEMS}"
+    _require(0 < size <= LARGEST_BATCH_OF_ITEMS, "evaluation.batch_size", size, expected)
     check_data(protocol.data)
     if protocol.search:
         check_search(protocol.search, protocol.optimizer)
@@ -111,13 +128,15 @@ def check_search(search: SearchConfig, optimizer: OptimizerConfig) -> None:
 
 def check_data(data: DataConfig) -> None:
     """Sizes and shares that a source can have."""
-    _require(data.validation_tokens > 0, "data.validation_tokens", data.validation_tokens, ">= 1")
+    tokens, most = data.validation_tokens, MOST_VALIDATION_TOKENS
+    _require(0 < tokens <= most, "data.validation_tokens", tokens, f"1 to {most}")
     if isinstance(data, (TextConfig, ShardsConfig)):
         share = data.validation_fraction
         _require(0 < share < 1, "data.validation_fraction", share, "between 0 and 1")
         _require(bool(data.suffixes), "data.suffixes", data.suffixes, "at least one, such as .txt")
     if isinstance(data, WorldConfig):
-        _require(data.world_seed >= 0, "data.world_seed", data.world_seed, "0 or more")
+        seed = data.world_seed
+        _require(0 <= seed < 2**31, "data.world_seed", seed, "a whole number from 0 to 2147483647")
     if isinstance(data, TextConfig):
         size = data.tokenizer.vocabulary
         expected = f"258 (bytes, padding and end) to {LARGEST_VOCABULARY}"
@@ -128,9 +147,10 @@ def check_data(data: DataConfig) -> None:
 
 def check_training(training: TrainingConfig) -> None:
     """Lengths that fit each other."""
+    most = {"sequence_length": LONGEST_SEQUENCE, "batch_tokens": LARGEST_BATCH}
     for name in ("sequence_length", "batch_tokens", "steps", "validate_every", "probe_every"):
-        value = getattr(training, name)
-        _require(value > 0, f"training.{name}", value, "at least 1")
+        value, largest = getattr(training, name), most.get(name, MOST_STEPS)
+        _require(0 < value <= largest, f"training.{name}", value, f"1 to {largest}")
     rest = training.batch_tokens % training.sequence_length
     _require(
         rest == 0,
@@ -138,24 +158,32 @@ def check_training(training: TrainingConfig) -> None:
         training.batch_tokens,
         f"a multiple of training.sequence_length = {training.sequence_length}",
     )
+    # records count the tokens of a run
+    most_steps = LARGEST // training.batch_tokens
+    expected = f"at most {most_steps} of training.batch_tokens = {training.batch_tokens}"
+    _require(training.steps <= most_steps, "training.steps", training.steps, expected)
 
 
 def check_optimizer(optimizer: OptimizerConfig) -> None:
     """Positive rates, betas below one, a schedule inside the run."""
     rate, clip, schedule = optimizer.learning_rate, optimizer.clip, optimizer.schedule
-    _require(0 < rate < float("inf"), "optimizer.learning_rate", rate, "a positive number")
+    positive = f"a positive number up to {LARGEST_FACTOR:g}"
+    _require(0 < rate <= LARGEST_FACTOR, "optimizer.learning_rate", rate, positive)
     _require(
         len(optimizer.betas) == 2 and all(0 <= beta < 1 for beta in optimizer.betas),
         "optimizer.betas",
         optimizer.betas,
         "two numbers from 0 to below 1",
     )
-    _require(optimizer.epsilon > 0, "optimizer.epsilon", optimizer.epsilon, "a positive number")
-    _require(optimizer.weight_decay >= 0, "optimizer.weight_decay", optimizer.weight_decay, "0 or more")
-    _require(clip is None or clip > 0, "optimizer.clip", clip, "a positive number, or null for no clipping")
+    _require(0 < optimizer.epsilon <= LARGEST_FACTOR, "optimizer.epsilon", optimizer.epsilon, positive)
+    decay, expected = optimizer.weight_decay, f"0 to {LARGEST_FACTOR:g}"
+    _require(0 <= decay <= LARGEST_FACTOR, "optimizer.weight_decay", decay, expected)
+    expected = f"{positive}, or null for no clipping"
+    _require(clip is None or 0 < clip <= LARGEST_FACTOR, "optimizer.clip", clip, expected)
     speed = optimizer.balancing_speed
     _require(0 <= speed < 1, "optimizer.balancing_speed", speed, "0 to below 1")
-    _require(schedule.warmup >= 0, "optimizer.schedule.warmup", schedule.warmup, "0 or more")
+    warmup, expected = schedule.warmup, f"0 to {MOST_STEPS}"
+    _require(0 <= warmup <= MOST_STEPS, "optimizer.schedule.warmup", warmup, expected)
     _require(0 <= schedule.floor <= 1, "optimizer.schedule.floor", schedule.floor, "0 to 1")
     _require(
         0 <= schedule.decay_from < 1, "optimizer.schedule.decay_from", schedule.decay_from, "0 to below 1"
@@ -163,7 +191,8 @@ def check_optimizer(optimizer: OptimizerConfig) -> None:
     for start in schedule.drops:
         _require(0 <= start <= 1, "optimizer.schedule.drops", start, "fractions of the run, 0 to 1")
     for factor in schedule.drops.values():
-        _require(factor >= 0, "optimizer.schedule.drops", factor, "multipliers of 0 or more")
+        expected = f"multipliers of 0 to {LARGEST_FACTOR:g}"
+        _require(0 <= factor <= LARGEST_FACTOR, "optimizer.schedule.drops", factor, expected)
 
 
 def check_logging(logging: LoggingConfig, steps: int) -> None:
@@ -174,7 +203,7 @@ def check_logging(logging: LoggingConfig, steps: int) -> None:
     """
     for name in ("every", "checkpoint_every"):
         value = getattr(logging, name)
-        _require(value > 0, f"logging.{name}", value, "at least 1")
+        _require(0 < value <= MOST_STEPS, f"logging.{name}", value, f"1 to {MOST_STEPS}")
     for milestone, step in zip(logging.milestones, milestone_steps(logging, steps), strict=True):
         expected = f"a fraction below 1, or a step from 1 to {steps}"
         _require(0 < step <= steps, "logging.milestones", milestone, expected)
@@ -217,12 +246,8 @@ def check_hardware(hardware: HardwareConfig, training: TrainingConfig) -> None:
         part,
         f"a divisor of each device's {share} rows, or 0 for all of them",
     )
-    _require(
-        hardware.recompute_sublayers >= 0,
-        "hardware.recompute_sublayers",
-        hardware.recompute_sublayers,
-        "0 or more",
-    )
+    sublayers, most = hardware.recompute_sublayers, 2 * MOST_LAYERS
+    _require(0 <= sublayers <= most, "hardware.recompute_sublayers", sublayers, f"0 to {most}")
     _require(
         not (hardware.compile and hardware.recompute == "block"),
         "hardware.compile",
@@ -250,14 +275,18 @@ def check_launcher(launcher: LauncherConfig) -> None:
         "a number and a unit, such as 90m, 24h or 2d",
     )
     limit = 60 * minutes(launcher.time)
+    _require(limit <= 60 * LONGEST_JOB, "launcher.time", launcher.time, "at most 365d")
     _require(
         0 < launcher.grace < limit,
         "launcher.grace",
         launcher.grace,
         f"1 to less than launcher.time = {limit} s",
     )
-    _require(launcher.requeues >= 0, "launcher.requeues", launcher.requeues, "0 or more")
-    _require(launcher.poll > 0, "launcher.poll", launcher.poll, "a positive number of seconds")
+    _require(
+        0 <= launcher.requeues <= MOST_STEPS, "launcher.requeues", launcher.requeues, f"0 to {MOST_STEPS}"
+    )
+    expected = f"a positive number of seconds, at most {LONGEST_WAIT}"
+    _require(0 < launcher.poll <= LONGEST_WAIT, "launcher.poll", launcher.poll, expected)
 
 
 def minutes(duration: str) -> int:

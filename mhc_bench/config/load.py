@@ -42,10 +42,11 @@ def load_suite(name: str, overrides: Iterable[str] = ()) -> SuiteConfig:
     """
     content = {"name": Path(name).stem, **read_part("suite", "suites", name)}
     chosen, rest = _chosen_parts(overrides)
+    selected, rest = _selected_variants(rest)
     over = parse_overrides(rest)
     for field, folder in GROUPS.items():
         content[field] = _part(field, folder, chosen.get(field, content.get(field, {})))
-    content["variants"] = _variants(content.get("variants", []), over.pop("variants", {}))
+    content["variants"] = _variants(content.get("variants", []), selected, over.pop("variants", {}))
     content["arms"] = _arms(content.get("arms", {}), over.pop("arms", {}))
     _check_kind(content["data"], over.get("data"))
     content = merge(content, over)
@@ -110,8 +111,13 @@ def parse_overrides(overrides: Iterable[str]) -> dict[str, Any]:
             f"overrides {' '.join(items)}: a value that is not YAML: expected key=value, such as "
             "variants=[baseline,mhc] (is a bracket or a quote not closed, or a space missing after a colon?)"
         ) from None
-    except (OmegaConfBaseException, ValueError) as error:
+    except OmegaConfBaseException as error:
         raise UsageError(f"overrides {' '.join(items)}: {str(error).splitlines()[0]}") from None
+    except (TypeError, ValueError) as error:  # OmegaConf's own of a field of a list, YAML's of a date
+        raise UsageError(
+            f"overrides {' '.join(items)}: {str(error).splitlines()[0]}: expected each setting once, and "
+            "a list as a whole, such as seeds=[0,1]"
+        ) from None
     return as_mapping("overrides", content)
 
 
@@ -135,16 +141,34 @@ def _part(field: str, folder: str, value: object) -> dict[str, Any]:
     return resolve_base(field, folder, as_mapping(field, value))
 
 
-def _variants(listed: object, over: object) -> dict[str, Any]:
-    """Variant name -> its mapping. `over` is a list (a selection) or a mapping (changes in place)."""
+def _selected_variants(overrides: list[str]) -> tuple[dict[str, Any], list[str]]:
+    """The selection `variants=[mhc]`, and the other overrides, which lie on top wherever they stand."""
+
+    def selects(item: str) -> bool:
+        field, _, value = item.partition("=")
+        return field == "variants" and not value.lstrip().startswith("{")
+
+    selections = [item for item in overrides if selects(item)]
+    return parse_overrides(selections), [item for item in overrides if not selects(item)]
+
+
+def _variants(listed: object, selected: dict[str, Any], over: object) -> dict[str, Any]:
+    """Variant name -> its mapping, of those that are selected, else of all, with the changes in `over`."""
     known = _variant_mappings(listed)
-    if isinstance(over, (str, list)):
-        names = [over] if isinstance(over, str) else [str(name) for name in over]
-        return _each_once(_pick_variant(name, known) for name in names)
+    if "variants" in selected:
+        known = _selection(selected["variants"], known)
     changes = as_mapping("variants", over)
     for name in changes:
         choose("variant of this suite", name, known)
     return merge(known, changes)
+
+
+def _selection(wanted: object, known: dict[str, Any]) -> dict[str, Any]:
+    if not isinstance(wanted, (str, list)):
+        shown = "null" if wanted is None else repr(wanted)
+        raise UsageError(f"variants is {shown}: expected a list of names, such as variants=[baseline,mhc]")
+    names = [wanted] if isinstance(wanted, str) else [str(name) for name in wanted]
+    return _each_once(_pick_variant(name, known) for name in names)
 
 
 def _variant_mappings(listed: object) -> dict[str, Any]:

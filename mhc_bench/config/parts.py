@@ -7,6 +7,7 @@ from typing import Any
 
 import yaml
 from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
 from mhc_bench.errors import RunError, UsageError, choose
 from mhc_bench.resources import configs_dir, installed_variants
@@ -41,9 +42,9 @@ def read_variant(name: str) -> dict[str, Any]:
     Raises:
         UsageError: naming the nearest variant.
     """
-    if choose("variant", name, variant_names()) in part_names("variants"):
+    if name in part_names("variants"):
         return read_part("variant", "variants", name)
-    return {"connection": name}
+    return {"connection": choose("variant", name, variant_names())}
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
@@ -58,6 +59,8 @@ def read_yaml(path: Path) -> dict[str, Any]:
         raise UsageError(f"no such configuration file: {path}") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise UsageError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from None
+    except OmegaConfBaseException as error:  # a key that is null
+        raise UsageError(f"{path}: {error.full_key}: {str(error).splitlines()[0]}") from None
     if not isinstance(content, dict):
         raise UsageError(f"{path}: expected a mapping of settings, found {type(content).__name__}")
     return {str(key): value for key, value in content.items()}

@@ -63,23 +63,23 @@ def _check_number(hint: Any, value: float, name: str, where: str) -> None:
         raise _misfit(name, value, f"a whole number of at most {LARGEST}", where)
     if hint is bool:
         raise _misfit(name, value, "true or false", where)
-    if get_origin(hint) in (list, dict):
+    if _holds_more(hint):
         raise _misfit(name, value, _container(hint), where)
 
 
 def _check_text(hint: Any, value: str, name: str, where: str) -> None:
     if INTERPOLATION.search(value):
         raise _misfit(name, value, "the value itself, not a reference to another one", where)
-    if get_origin(hint) in (list, dict):
+    if _holds_more(hint):
         raise _misfit(name, value, _container(hint), where)
-    if hint is float and _is_infinite(value):
+    if hint is float and _is_not_finite(value):
         raise _misfit(name, value, "a finite number", where)
 
 
-def _is_infinite(text: str) -> bool:
-    """Whether OmegaConf would read it as infinity."""
+def _is_not_finite(text: str) -> bool:
+    """Whether OmegaConf would read it as infinity or NaN."""
     try:
-        return math.isinf(float(text))
+        return not math.isfinite(float(text))
     except ValueError:
         return False
 
@@ -111,6 +111,10 @@ def _check_list(hint: Any, value: list[object], name: str, where: str) -> None:
 def _subclass(hint: Any, value: Mapping[str, object]) -> Any:
     """The schema class that a mapping's `kind` chooses, where there is a choice."""
     return KINDS[hint].get(str(value.get("kind")), hint) if hint in KINDS else hint
+
+
+def _holds_more(hint: Any) -> bool:
+    return get_origin(hint) in (list, dict) or dataclasses.is_dataclass(hint)
 
 
 def _container(hint: Any) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 from collections.abc import Mapping
 from typing import Any
@@ -10,8 +11,10 @@ import torch
 from huggingface_hub.errors import StrictDataclassError
 from transformers import PreTrainedConfig, PreTrainedModel
 from transformers.activations import ACT2FN
+from transformers.modeling_rope_utils import RopeParameters
 
 from mhc_bench.errors import UsageError, choose
+from mhc_bench.limits import LARGEST_WIDTH, MOST_LAYERS
 from mhc_bench.model.families import Family, family_named
 
 FROM_DATA = frozenset(
@@ -60,14 +63,25 @@ def build_backbone(
         eos_token_id=eos_id,
         max_position_embeddings=max_positions,
     )
-    with torch.device(device):
-        model: PreTrainedModel = found.model_class._from_config(
-            config,
-            attn_implementation=found.attention_kernel,
-            experts_implementation="eager",
-            dtype=torch.float32,
-        )
+    model = _built(found, config, device)
     model.generation_config.pad_token_id = pad_id
+    return model
+
+
+def _built(family: Family, config: PreTrainedConfig, device: torch.device | str) -> PreTrainedModel:
+    try:
+        with torch.device(device):
+            model: PreTrainedModel = family.model_class._from_config(
+                config,
+                attn_implementation=family.attention_kernel,
+                experts_implementation="eager",
+                dtype=torch.float32,
+            )
+    except (AttributeError, KeyError, TypeError) as error:  # of values that only the layers look at
+        raise UsageError(
+            f"model family {family.name}: no model has these backbone values "
+            f"({type(error).__name__}: {' '.join(str(error).split())})"
+        ) from error
     return model
 
 
@@ -84,9 +98,9 @@ def backbone_config(family: Family, options: Mapping[str, Any], **from_data: int
                 f"backbone field {name!r}: it follows from the data and the sequence length; leave it out"
             )
         choose(f"backbone field of {family.name}", name, own_fields(kind))
-    values = dict(options)
+    values = copy.deepcopy(dict(options))  # transformers fills up `rope_parameters` in place
     if "head_dim" in own_fields(kind) and values.get("head_dim") is None:
-        width, heads = (_value(kind, values, name) for name in ("hidden_size", "num_attention_heads"))
+        width, heads = (_given(kind, values, name) for name in ("hidden_size", "num_attention_heads"))
         values["head_dim"] = _quotient("hidden_size", width, "num_attention_heads", heads)
     check_shape(kind, values)
     try:
@@ -104,7 +118,10 @@ def own_fields(kind: type[PreTrainedConfig]) -> set[str]:
 
 def check_shape(kind: type[PreTrainedConfig], values: Mapping[str, Any]) -> None:
     """Refuse sizes that do not divide, before transformers meets them somewhere inside a forward pass."""
-    for name in ("num_hidden_layers", "intermediate_size", "moe_intermediate_size"):
+    for name, value in values.items():
+        _check_size(name, value)
+    _check_rotations(values.get("rope_parameters"))
+    for name in _SIZES:
         _value(kind, values, name)
     for name in {"hidden_act", "hidden_activation"} & values.keys():
         choose(name, str(values[name]), ACT2FN)
@@ -112,9 +129,9 @@ def check_shape(kind: type[PreTrainedConfig], values: Mapping[str, Any]) -> None
         value, most = values[name], 1.0 if name == "rms_norm_eps" else 0.99
         if isinstance(value, (int, float)) and not 0 <= value <= most:
             raise UsageError(f"{name} {value!r}: expected a number from 0 to {most}")
-    heads = _value(kind, values, "num_attention_heads")
+    heads = _given(kind, values, "num_attention_heads")
     if not {"head_dim", "qk_rope_head_dim"} & own_fields(kind):
-        _quotient("hidden_size", _value(kind, values, "hidden_size"), "num_attention_heads", heads)
+        _quotient("hidden_size", _given(kind, values, "hidden_size"), "num_attention_heads", heads)
     key_heads = _value(kind, values, "num_key_value_heads")
     if key_heads is not None:
         _quotient("num_attention_heads", heads, "num_key_value_heads", key_heads)
@@ -122,9 +139,13 @@ def check_shape(kind: type[PreTrainedConfig], values: Mapping[str, Any]) -> None
         if name in own_fields(kind) and (size := _value(kind, values, name)) is not None:
             _quotient(name, size, "the rotary halves", 2)
     if "n_group" in own_fields(kind):
-        check_experts(*(_value(kind, values, name) for name in _EXPERTS))
+        check_experts(*(_given(kind, values, name) for name in _EXPERTS))
 
 
+_SIZES = (
+    *("num_hidden_layers", "intermediate_size", "moe_intermediate_size"),
+    *("kv_lora_rank", "q_lora_rank", "v_head_dim"),
+)
 _EXPERTS = ("n_routed_experts", "n_group", "topk_group", "num_experts_per_tok")
 
 
@@ -142,12 +163,41 @@ def check_experts(experts: int, groups: int, chosen_groups: int, active: int) ->
         )
 
 
+def _check_size(name: str, value: Any) -> None:
+    """Refuse numbers that no field has: such a model could not even be counted."""
+    most = MOST_LAYERS if name == "num_hidden_layers" else LARGEST_WIDTH
+    if isinstance(value, (int, float)) and not 0 <= value <= most:
+        raise UsageError(f"{name} {value!r}: expected a number from 0 to {most}")
+
+
+def _check_rotations(parameters: Any) -> None:
+    """Refuse unknown keys, which transformers leaves alone; a mapping for each type of layer has its own."""
+    if not isinstance(parameters, Mapping):
+        return
+    for key, value in parameters.items():
+        if isinstance(value, Mapping):
+            _check_rotations(value)
+        else:
+            choose("key of rope_parameters", str(key), RopeParameters.__annotations__)
+    theta = parameters.get("rope_theta", 1.0)
+    if isinstance(theta, bool) or not isinstance(theta, (int, float)) or theta <= 0:
+        raise UsageError(f"rope_parameters: rope_theta {theta!r}: expected a positive number")
+
+
 def _value(kind: type[PreTrainedConfig], values: Mapping[str, Any], name: str) -> Any:
     """A field's given value or its default; a whole number, for a line that names the field."""
     value = values[name] if name in values else getattr(kind, name, None)
     if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < 1):
         raise UsageError(f"{name} {value!r}: expected a whole number from 1")
     return value
+
+
+def _given(kind: type[PreTrainedConfig], values: Mapping[str, Any], name: str) -> int:
+    """A value that cannot be null."""
+    value = _value(kind, values, name)
+    if value is None:
+        raise UsageError(f"{name} is null: expected a whole number from 1")
+    return int(value)
 
 
 def _quotient(name: str, value: int, divisor_name: str, divisor: int) -> int:

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from mhc_bench.errors import UsageError
+from mhc_bench.limits import MOST_LAYERS
 from mhc_bench.ops import reference
 from mhc_bench.ops.precision import widened, without_autocast
 from mhc_bench.residual.contract import Carry, ResidualConnection
@@ -38,8 +39,8 @@ class AttentionResidual(ResidualConnection):
 
     def __init__(self, *, width: int, depth: int, index: int, blocks: int = 0, epsilon: float = 1e-6) -> None:
         super().__init__(width=width, depth=depth, index=index)
-        if blocks < 0:
-            raise UsageError(f"blocks {blocks}: expected a number of blocks, or 0 for the full form")
+        if not 0 <= blocks <= MOST_LAYERS:
+            raise UsageError(f"blocks {blocks}: expected 1 to {MOST_LAYERS} blocks, or 0 for the full form")
         self.epsilon = within("epsilon", epsilon, 0.0, 1e-2)
         layers = (depth + 1) // 2
         self.block_sublayers = 2 * -(-layers // blocks) if blocks else 1

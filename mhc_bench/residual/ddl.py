@@ -11,7 +11,7 @@ from torch import Tensor
 from mhc_bench.ops import reference
 from mhc_bench.ops.precision import widened, without_autocast
 from mhc_bench.residual.contract import Carry, ResidualConnection
-from mhc_bench.residual.options import at_least, within
+from mhc_bench.residual.options import number_of, within
 from mhc_bench.residual.projected import empty
 from mhc_bench.residual.registry import register_variant
 from mhc_bench.residual.slots import copies, weighted_sum
@@ -62,7 +62,7 @@ class DeepDelta(ResidualConnection):
         epsilon: float = 1e-6,
     ) -> None:
         super().__init__(width=width, depth=depth, index=index)
-        self.value_channels = at_least("value_channels", value_channels, 1)
+        self.value_channels = number_of("value_channels", value_channels)
         self.value_scale = within("value_scale", value_scale, 0.0, 100.0)
         self.epsilon = within("epsilon", epsilon, 0.0, 1e-2)
         self.weight_beta, self.bias_beta = empty(1, width), empty(1)

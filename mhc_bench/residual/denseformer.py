@@ -5,8 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from mhc_bench.limits import MOST_LAYERS
 from mhc_bench.residual.contract import Carry, ResidualConnection, Start
-from mhc_bench.residual.options import at_least
+from mhc_bench.residual.options import from_one_to
 from mhc_bench.residual.projected import empty
 from mhc_bench.residual.registry import register_variant
 from mhc_bench.residual.slots import copies, slot, weighted_sum
@@ -29,7 +30,8 @@ class DenseFormer(ResidualConnection):
 
     def __init__(self, *, width: int, depth: int, index: int, dilation: int = 1, period: int = 1) -> None:
         super().__init__(width=width, depth=depth, index=index)
-        self.dilation, self.period = at_least("dilation", dilation, 1), at_least("period", period, 1)
+        self.dilation = from_one_to("dilation", dilation, MOST_LAYERS)
+        self.period = from_one_to("period", period, MOST_LAYERS)
         self.layer = index // 2 + 1
         self.ends_layer = index % 2 == 1
         if self.averages:

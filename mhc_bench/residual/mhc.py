@@ -8,10 +8,11 @@ import torch
 from torch import Tensor
 
 from mhc_bench.errors import UsageError, choose
+from mhc_bench.limits import MOST_ITERATIONS
 from mhc_bench.ops import reference
 from mhc_bench.ops.precision import without_autocast
 from mhc_bench.ops.types import Coefficients, MhcCoefficients, ProjectedCoefficients, Triple
-from mhc_bench.residual.options import at_least, within
+from mhc_bench.residual.options import from_one_to, within
 from mhc_bench.residual.projected import (
     ProjectedConnection,
     empty,
@@ -102,13 +103,14 @@ class ManifoldHyperConnection(ProjectedConnection):
         diagonal_offset: float | None = None,
         map_precision: MapPrecision = "fp32",
     ) -> None:
+        within("contrast", contrast, 0.0, 4.0)
         super().__init__(
             width=width,
             depth=depth,
             index=index,
             streams=streams,
             logits=streams * streams,
-            contrast=within("contrast", contrast, 0.0, 4.0) if initialisation == "near_identity" else 0.0,
+            contrast=contrast if initialisation == "near_identity" else 0.0,
             alpha=alpha,
             epsilon=epsilon,
         )
@@ -119,7 +121,7 @@ class ManifoldHyperConnection(ProjectedConnection):
         if diagonal_offset is not None and not 0 <= diagonal_offset <= 16:
             raise UsageError(f"diagonal_offset {diagonal_offset}: expected 0 to 16, or null")
         self.diagonal_offset = diagonal_offset
-        self.sinkhorn_iterations = at_least("sinkhorn_iterations", sinkhorn_iterations, 1)
+        self.sinkhorn_iterations = from_one_to("sinkhorn_iterations", sinkhorn_iterations, MOST_ITERATIONS)
         self.initialisation, self.reduction, self.sinkhorn_order = initialisation, reduction, sinkhorn_order
         self.additive_epsilon = additive_epsilon and within("additive_epsilon", additive_epsilon, 0.0, 1e-2)
         if self.has_head:

@@ -37,8 +37,13 @@ def at_least(name: str, value: int, least: int) -> int:
 
 def number_of(name: str, value: int) -> int:
     """`value` as a number of streams or fractions, refused outside 1 to `MOST_STREAMS`."""
-    if not 1 <= value <= MOST_STREAMS:
-        raise UsageError(f"{name} {value}: expected a whole number from 1 to {MOST_STREAMS}")
+    return from_one_to(name, value, MOST_STREAMS)
+
+
+def from_one_to(name: str, value: int, most: int) -> int:
+    """`value`, refused outside 1 to `most`."""
+    if not 1 <= value <= most:
+        raise UsageError(f"{name} {value}: expected a whole number from 1 to {most}")
     return value
 
 

@@ -7,11 +7,12 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
+from mhc_bench.limits import MOST_ITERATIONS
 from mhc_bench.ops import reference
 from mhc_bench.ops.types import Coefficients, StaticCoefficients
 from mhc_bench.residual.contract import Start
 from mhc_bench.residual.hc import plain_map
-from mhc_bench.residual.options import at_least, within
+from mhc_bench.residual.options import from_one_to, within
 from mhc_bench.residual.projected import balanced_writes, empty, near_identity, one_against_others
 from mhc_bench.residual.registry import register_variant
 from mhc_bench.residual.widened import WidenedConnection
@@ -77,7 +78,7 @@ class StaticManifoldHyperConnection(WidenedConnection):
         contrast: float = 1.0,
     ) -> None:
         super().__init__(width=width, depth=depth, index=index, streams=streams)
-        self.sinkhorn_iterations = at_least("sinkhorn_iterations", sinkhorn_iterations, 1)
+        self.sinkhorn_iterations = from_one_to("sinkhorn_iterations", sinkhorn_iterations, MOST_ITERATIONS)
         self.contrast = within("contrast", contrast, 0.0, 4.0)
         n = self.streams
         self.bias_pre, self.bias_post, self.bias_res = empty(n), empty(n), empty(n, n)

@@ -12,9 +12,16 @@ HIDDEN = "[hidden]"
 SECRET_NAME = re.compile(r"token$|secret|passw|api_?key|access_?key|private_?key|credential", re.IGNORECASE)
 """Of variables of the environment, of settings and of overrides."""
 KNOWN_FORMS = re.compile(
-    r"\b(hf_[A-Za-z0-9]{16,}|gh[pousr]_[A-Za-z0-9]{20,}|github_pat_\w{20,}|sk-[\w-]{20,}|AKIA[A-Z0-9]{16})\b"
+    r"\b(hf_[A-Za-z0-9]{16,}|gh[pousr]_[A-Za-z0-9]{20,}|github_pat_\w{20,}|sk-[\w-]{20,}|AKIA[A-Z0-9]{16}"
+    r"|glpat-[\w-]{20,}|xox[a-z]-[\w-]{10,}|AIza[\w-]{35})(?![\w-])"
 )
-"""Tokens of Hugging Face, GitHub, OpenAI and AWS, whatever they are called."""
+"""Tokens of Hugging Face, GitHub, OpenAI, AWS, GitLab, Slack and Google, whatever they are called."""
+BEARER = re.compile(r"\b(Bearer\s+)[\w.~+/-]{8,}=*", re.IGNORECASE)
+"""The token of a header; a shorter word is one of a text."""
+PASSWORD = re.compile(r"(?<=://)[^\s/]+@")
+"""Who opens an address, and with what: all before the last @ of its host."""
+HOME = re.compile(r"(?<![\w.~-])/(?:home|Users)/[^\s/:;,'\"()\[\]{}]+")
+"""Somebody's home folder, also where it is not that of this process."""
 ASSIGNMENT = re.compile(r"(\w+)([=:]\s*['\"]?)([^\s,}\]'\"\[{]+)")
 """`name=value` of an override, `name: value` of YAML."""
 SHORTEST = 8
@@ -38,9 +45,13 @@ def _hidden_text(text: str) -> str:
     for secret in _secrets():
         text = text.replace(secret, HIDDEN)
     text = KNOWN_FORMS.sub(HIDDEN, text)
+    text = BEARER.sub(rf"\1{HIDDEN}", text)
+    text = PASSWORD.sub(f"{HIDDEN}@", text)
     text = ASSIGNMENT.sub(_hidden_assignment, text)
     home = str(Path.home())
-    return text if len(home) < 2 else re.sub(rf"{re.escape(home)}(?![\w.-])", "~", text)
+    if len(home) > 1:
+        text = re.sub(rf"{re.escape(home)}(?![\w.-])", "~", text)
+    return HOME.sub("~", text)
 
 
 def _hidden_assignment(found: re.Match[str]) -> str:
