@@ -243,7 +243,11 @@ LOOKED_INTO: list[tuple[str, list[str], str]] = [
     ("a dropout above one", ["run", "smoke", "model.backbone.attention_dropout=2"], "from 0 to"),
     ("an unknown family", ["run", "smoke", "model.family=lama"], "did you mean 'llama'"),
     ("no stream", ["run", "smoke", "variants.mhc.options.streams=0"], "whole number from 1"),
-    ("rotations by nothing", ["run", "smoke", "model.backbone.rope_parameters={rope_type: no}"], "no model"),
+    (
+        "rotations by nothing",
+        ["run", "smoke", "model.backbone.rope_parameters={rope_type: rotary}"],
+        "unknown rope_type",
+    ),
     ("layers without end", ["run", "smoke", "model.backbone.num_hidden_layers=100000"], "0 to 1024"),
     ("rounds without end", ["run", "smoke", f"{ROUNDS}=100000"], "whole number from 1 to 1000"),
     ("an unknown option", ["run", "smoke", "variants.mhc.options.nope=1"], "unknown option"),

@@ -11,7 +11,7 @@ import torch
 from huggingface_hub.errors import StrictDataclassError
 from transformers import PreTrainedConfig, PreTrainedModel
 from transformers.activations import ACT2FN
-from transformers.modeling_rope_utils import RopeParameters
+from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS, RopeParameters
 
 from mhc_bench.errors import UsageError, choose
 from mhc_bench.limits import LARGEST_WIDTH, MOST_LAYERS
@@ -179,6 +179,8 @@ def _check_rotations(parameters: Any) -> None:
             _check_rotations(value)
         else:
             choose("key of rope_parameters", str(key), RopeParameters.__annotations__)
+    known = {"default", *ROPE_INIT_FUNCTIONS}
+    choose("rope_type of rope_parameters", str(parameters.get("rope_type", "default")), known)
     theta = parameters.get("rope_theta", 1.0)
     if isinstance(theta, bool) or not isinstance(theta, (int, float)) or theta <= 0:
         raise UsageError(f"rope_parameters: rope_theta {theta!r}: expected a positive number")
