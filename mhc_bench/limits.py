@@ -7,6 +7,8 @@ MOST_STREAMS = 64
 MOST_LAYERS = 1024
 """Of a backbone: each is a module of its own, also where a model is only counted."""
 LARGEST_WIDTH = 2**20
-"""Of any number of a backbone, such as widths, heads and experts."""
+"""Of any whole number of a backbone, such as widths, heads and experts."""
+LARGEST_SCALE = 1e12
+"""Of its other numbers."""
 MOST_ITERATIONS = 1000
 """Of an algorithm in a connection, such as Sinkhorn's: each is a step of every token in every sublayer."""

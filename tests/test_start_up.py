@@ -9,8 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from mhc_bench import cli
-from mhc_bench.config import parts
+from mhc_bench import cli, resources
 
 RECORDS = Path(__file__).parent / "fixtures" / "records" / "version-2"
 TRAINING = {"torch", "lightning", "pytorch_lightning", "transformers", "lm_eval", "datasets", "triton"}
@@ -50,9 +49,9 @@ def test_a_list_of_variants_looks_for_those_of_other_packages_once(monkeypatch: 
         looked.append(group)
         return []
 
-    monkeypatch.setattr(parts, "entry_points", found)
+    monkeypatch.setattr(resources, "entry_points", found)
     assert cli.main(["list", "variants", "--json"]) == 0
-    assert looked == [parts.VARIANT_ENTRY_POINTS]
+    assert looked == [resources.VARIANT_ENTRY_POINTS]
 
 
 def test_a_leaderboard_is_made_without_torch(tmp_path: Path) -> None:

@@ -207,7 +207,7 @@ def test_a_finished_run_is_not_trained_again(corpus: Path, tmp_path: Path) -> No
 def test_a_run_that_is_not_finite_any_more_ends_as_diverged(
     corpus: Path, tmp_path: Path, clip: float | None
 ) -> None:
-    config = tiny_run(corpus, steps=8, optimizer__learning_rate=1e38, optimizer__clip=clip)
+    config = tiny_run(corpus, steps=8, optimizer__learning_rate=1e6, optimizer__clip=clip)
     summary = fit(config, tmp_path)
     assert summary.status == "diverged" and summary.nonfinite_steps == 1
     assert summary.diverged_step is not None and summary.steps == summary.diverged_step - 1 < 8

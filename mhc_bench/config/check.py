@@ -44,7 +44,7 @@ MOST_VALIDATION_TOKENS = 2**24
 """Each process holds them, 8 bytes a token, and they are made before a run is planned: the embedded world
 writes a million in one or two seconds. The largest shipped suites have 2^20."""
 LARGEST_BATCH_OF_ITEMS = 2**16
-LARGEST_FACTOR = 1e3
+LARGEST_FACTOR = 1e6
 """Of rates, scales, norms and multipliers: nothing trains with more, and fp32 ends far above it."""
 
 

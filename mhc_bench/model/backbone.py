@@ -14,7 +14,7 @@ from transformers.activations import ACT2FN
 from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS, RopeParameters
 
 from mhc_bench.errors import UsageError, choose
-from mhc_bench.limits import LARGEST_WIDTH, MOST_LAYERS
+from mhc_bench.limits import LARGEST_SCALE, LARGEST_WIDTH, MOST_LAYERS
 from mhc_bench.model.families import Family, family_named
 
 FROM_DATA = frozenset(
@@ -165,7 +165,8 @@ def check_experts(experts: int, groups: int, chosen_groups: int, active: int) ->
 
 def _check_size(name: str, value: Any) -> None:
     """Refuse numbers that no field has: such a model could not even be counted."""
-    most = MOST_LAYERS if name == "num_hidden_layers" else LARGEST_WIDTH
+    whole = MOST_LAYERS if name == "num_hidden_layers" else LARGEST_WIDTH
+    most = whole if isinstance(value, int) else LARGEST_SCALE
     if isinstance(value, (int, float)) and not 0 <= value <= most:
         raise UsageError(f"{name} {value!r}: expected a number from 0 to {most}")
 

@@ -38,9 +38,8 @@ def without_place(text: str) -> str:
 
 def scrubbed(text: str) -> str:
     """A reason that may be published: no path, address or token, nothing that acts as markup or formula."""
-    private = ((ADDRESS, "(address)"), (QUOTED, "(path)"), (PATH, "(path)"))
-    text = hidden(text)
-    for pattern, word in private:
+    text = hidden(QUOTED.sub("(path)", text))  # a home hidden first would end a path at a space
+    for pattern, word in ((ADDRESS, "(address)"), (PATH, "(path)")):
         text = pattern.sub(word, text)
     line = "".join(each if each.isprintable() else " " for each in text.translate(MARKUP))
     plain = re.sub("javascript:", "javascript ", " ".join(line.split()), flags=re.IGNORECASE)
