@@ -52,7 +52,7 @@ def write_figure(draw: Callable[[], Figure], path: Path) -> None:
 
 def draw_steps(report: BenchStepReport) -> Figure:
     """Left the overhead of each variant with its floors, right what the residual path keeps per sublayer."""
-    figure = Figure(figsize=(9.2, 3.6), layout="constrained")
+    figure = Figure(figsize=(9.2, 4.0), layout="constrained")
     FigureCanvasAgg(figure)
     left, right = figure.subplots(1, 2)
     left.set_axisbelow(True)
@@ -78,7 +78,7 @@ def _overheads(axes: Axes, steps: StepReport) -> None:
     axes.set_xlim(-0.6, len(others) - 0.3)
     axes.set_ylabel(f"Overhead over {steps.baseline} (%)")
     axes.set_title(_measured(steps), fontsize=9)
-    axes.legend(handles=_floor_legend(bool(steps.gpu)), frameon=False, fontsize=8)
+    _legend_below(axes, _floor_legend(bool(steps.gpu)))
 
 
 def _measured(steps: StepReport) -> str:
@@ -119,7 +119,14 @@ def _kept(axes: Axes, kept: Sequence[KeptActivations]) -> None:
     axes.set_ylabel("Kept by the residual path (C per sublayer)")
     handles = [Line2D([], [], color=look[name][0], linewidth=6, alpha=0.75, label=name) for name in variants]
     handles.append(Line2D([], [], color="#222222", linewidth=2, label="the paper's count"))
-    axes.legend(handles=handles, frameon=False, fontsize=8)
+    _legend_below(axes, handles)
+
+
+def _legend_below(axes: Axes, handles: list[Line2D]) -> None:
+    """Under the axis, where no bar and no point lies."""
+    axes.legend(
+        handles=handles, frameon=False, fontsize=8, ncols=3, loc="upper center", bbox_to_anchor=(0.5, -0.16)
+    )
 
 
 def draw_ops(report: OpsReport) -> Figure:
