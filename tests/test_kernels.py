@@ -145,7 +145,8 @@ def found_in_several_blocks() -> Any:
         made: dict[Case | str, list[Tensor]] = {
             "composed": composed(operations_named("triton"), torch.float32)
         }
-        for case, blocks.PROGRAMS in SEVERAL_BLOCKS.items():
+        for case, programs in SEVERAL_BLOCKS.items():
+            blocks.PROGRAMS = programs
             made[case] = results(operations_named("triton"), case, torch.float32)
         return made
 
