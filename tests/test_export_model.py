@@ -18,6 +18,7 @@ import mhc_bench
 from mhc_bench.errors import RunError
 from mhc_bench.model import load_model, load_run, save_model, weight_digest
 from mhc_bench.model.checkpoint import weight_digests
+from mhc_bench.model.saving import find_damage
 
 ROOT = Path(__file__).parent.parent
 
@@ -55,6 +56,7 @@ def test_a_model_comes_back_bit_for_bit(family: str, variant: str, tmp_path: Pat
     ids = make.token_ids()
     settings = {"max_new_tokens": 8, "do_sample": False}
     assert weight_digest(found) == weight_digest(model)
+    assert not find_damage(tmp_path / "saved", weight_digest(model))
     assert torch.equal(found(input_ids=ids).logits, model(input_ids=ids).logits)
     assert torch.equal(found.generate(ids, **settings), model.generate(ids, **settings))
     assert (found.graft_variant, found.graft_options) == (model.graft_variant, model.graft_options)

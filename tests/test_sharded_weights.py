@@ -164,6 +164,7 @@ def test_a_saved_model_loads_the_bits_of_the_ranks_from_several_files(
     place = folder / str(world) / family
     model, _ = load_model(place)
     assert weight_digest(model) == found[world][0][family].digests[1]
+    assert not saving.find_damage(place, weight_digest(model))
     files = sorted(place.glob("*.safetensors"))
     assert len(files) > 1 and (place / "model.safetensors.index.json").exists()
     # what is in a file beside the tensors is its header
