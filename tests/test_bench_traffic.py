@@ -61,15 +61,16 @@ def test_one_backward_pass_for_the_streams_gradient_moves_23_instead_of_31() -> 
 @pytest.mark.parametrize("hc", [False, True], ids=["mhc", "hc"])
 def test_the_triton_kernels_take_the_streams_that_the_model_counts(n: int, hc: bool) -> None:
     """Streams and hidden states among all launches' operands, on the meta device: nothing is computed."""
-    forward, backward = layer_units(n, hc)
-    assert forward == kernel_traffic(n, "forward").units
-    assert backward == kernel_traffic(n, "backward").units
+    forward, backward = two_sublayers_units(n, hc)
+    assert forward == kernel_traffic(n, 2, "forward").units
+    assert backward == kernel_traffic(n, 2, "backward").units
     if n == 4:
         # a write with the next read, 24 backward; a read by itself has 18 and a write 14
         assert (forward, backward) == (32, 24 + 18 + 14)
+        assert [kernel_traffic(4, 12, each).units for each in DIRECTIONS] == [32 + 10 * 14, 56 + 10 * 24]
 
 
-def layer_units(n: int, hc: bool) -> tuple[int, int]:
+def two_sublayers_units(n: int, hc: bool) -> tuple[int, int]:
     """Of a read, a write with the next read, and a write; forward and backward."""
     from mhc_bench.ops.kernels import operators, reads, writes
 

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import copy
+
 import model_factory as make
 import pytest
 import torch
 from torch import Tensor, nn
 
 from mhc_bench.model import graft, materialise, residual_connections
+from mhc_bench.model.layers import link
+from mhc_bench.model.recompute import recompute_layers
 from mhc_bench.residual import ResidualConnection
 
 
@@ -95,18 +99,55 @@ def test_the_model_expands_once_collapses_once_and_alternates_reads_and_writes()
     assert CountingStreams.calls == [("expand", 0), *inner, ("collapse", 5)]
 
 
-def test_the_two_sublayers_of_a_layer_meet_in_write_read() -> None:
+def test_sublayers_meet_in_write_read_within_a_layer_and_where_they_fuse_across() -> None:
     seen: list[tuple[int, int]] = []
 
-    class Fused(CopiedStreams):
+    class Meeting(CopiedStreams):
         def write_read(self, stream, update, carry, next):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
             seen.append((self.index, next.index))
             return super().write_read(stream, update, carry, next)
 
-    model = graft(make.backbone("llama"), Fused)
-    materialise(model, 0)
-    model(input_ids=make.token_ids())
-    assert seen == [(0, 1), (2, 3), (4, 5)]
+    class Fusing(Meeting):
+        def fuses_with(self, next: ResidualConnection) -> bool:
+            return True
+
+    within = [(0, 1), (2, 3), (4, 5)]
+    for kind, expected in ((Meeting, within), (Fusing, [(k, k + 1) for k in range(5)])):
+        model = graft(make.backbone("llama"), kind)
+        materialise(model, 0)
+        model(input_ids=make.token_ids())
+        assert seen == expected
+        seen.clear()
+    recompute_layers(model)
+    model.train()(input_ids=make.token_ids(), use_cache=False)
+    assert seen == within  # a layer that keeps its input alone is given a stream alone
+
+
+@pytest.mark.parametrize("variant", ["hc", "mhc"])
+def test_hidden_states_between_layers_are_streams(variant: str) -> None:
+    model = make.grafted("llama", variant, streams=2)
+    shown = model(input_ids=make.token_ids(), output_hidden_states=True).hidden_states
+    assert [each.shape[2:] for each in shown] == [(32,), (2, 32), (2, 32), (32,)]
+
+
+def test_layers_that_are_taken_out_moved_or_copied_are_linked_anew() -> None:
+    """What a layer hands on is read by the connection of the layer that follows it now."""
+    model, ids = make.grafted("llama", "mhc"), make.token_ids()
+    copied = copy.deepcopy(model)
+    first, middle, last = model.model.layers
+    model(input_ids=ids, use_cache=False)
+    assert [each.following for each in (first, last)] == [(middle.attention_residual,), ()]
+    for each in (model, copied):
+        each.model.layers = nn.ModuleList([each.model.layers[0], each.model.layers[2]])
+        each.config.num_hidden_layers = 2
+    model(input_ids=ids, use_cache=False)
+    assert first.following == (last.attention_residual,)
+    recompute_layers(copied.train())  # each by itself: nothing is handed on
+    ours, theirs = (each(input_ids=ids, use_cache=False).logits for each in (model, copied))
+    assert torch.equal(ours, theirs)
+    last.to("meta")
+    link(model.model)
+    assert first.following == ()
 
 
 def test_connections_are_listed_in_sublayer_order_with_the_width_and_depth_of_the_model() -> None:

@@ -166,16 +166,25 @@ def step(name: str, variant: str, blocks: int = 0) -> tuple[dict[str, Tensor], C
 
 @pytest.mark.parametrize("variant", ["hc", "mhc"])
 def test_a_training_step_of_a_grafted_model_runs_on_the_operators(variant: str) -> None:
-    plain, blocks = interpreted(lambda: (step("triton", variant), step("triton", variant, 6)))
+    """Of three layers, six sublayers; blocks of two layers have a stream between them."""
+    plain, whole, two = interpreted(
+        lambda: (step("triton", variant), step("triton", variant, 6), step("triton", variant, 4))
+    )
     expected, none = step("eager", variant)
-    layers = 3  # of two sublayers each: the write of the first and the read of the second are one
-    again = dict.fromkeys(("coefficients", "aggregate", "write_read", "write"), layers)
-    once = again | dict.fromkeys(("read_backward", "write_read_backward", "write_backward"), layers)
-    assert plain[1] == once and not none
-    assert blocks[1] == Counter(once) + Counter(again)
+    assert plain[1] == sum(operators(1), Counter()) and not none
+    assert whole[1] == sum((*operators(1), operators(1)[0]), Counter())
+    assert two[1] == sum((*operators(2), operators(2)[0]), Counter())
     for name, gradient in expected.items():
         torch.testing.assert_close(plain[0][name], gradient, rtol=1e-3, atol=1e-5)
-        assert torch.equal(blocks[0][name], plain[0][name]), name
+        assert torch.equal(whole[0][name], plain[0][name]), name
+        torch.testing.assert_close(two[0][name], gradient, rtol=1e-3, atol=1e-5)
+
+
+def operators(pieces: int) -> tuple[Counter[str], Counter[str]]:
+    """Forward and backward: within a piece of the six sublayers each write is one with the next read."""
+    forward = {"coefficients": pieces, "aggregate": pieces, "write_read": 6 - pieces, "write": pieces}
+    backward = {"read_backward": pieces, "write_read_backward": 6 - pieces, "write_backward": pieces}
+    return Counter(forward), Counter(backward)
 
 
 @pytest.mark.parametrize("kind", ["mhc", "hc"])

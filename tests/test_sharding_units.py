@@ -9,7 +9,7 @@ import pytest
 import torch
 from forked import on_ranks
 
-from mhc_bench.model import decoder_layers, graft, residual_connections
+from mhc_bench.model import decoder_layers, graft, materialise, residual_connections
 from mhc_bench.residual import variant_names
 from mhc_bench.training.sharding import shard
 
@@ -57,3 +57,40 @@ def test_a_layer_has_one_unit_and_its_residual_connections_share_one_in_fp32(
         owners = [name for name, each in residual_connections(layer).items() if list(each.parameters())]
         shared = [(sorted(owners), None)] if owners else []
         assert [(sorted(names), dtype) for names, dtype in found] == [([""], torch.bfloat16), *shared]
+
+
+def arriving(variant: str, mesh: Any) -> dict[str, set[torch.dtype]]:
+    """The dtypes of what decoder layers get from the ones before, by name, as FSDP2 leaves it."""
+    from mhc_bench.model.layers import Handed
+
+    model = graft(make.backbone(), variant)
+    shard(model, mesh, 1, "bf16")
+    materialise(model, 0)
+    found: dict[str, set[torch.dtype]] = {}
+
+    def look(layer: Any, given: tuple[Any, ...]) -> None:
+        handed = given[0]
+        if isinstance(handed, Handed):
+            named = {"stream": handed.stream, "hidden": handed.hidden, **handed.carry._asdict()}
+            for name, each in named.items():
+                found.setdefault(name, set()).add(each.dtype)
+
+    for _, layer in decoder_layers(model):
+        layer.register_forward_pre_hook(look)
+    model(input_ids=make.token_ids(), use_cache=False).logits.float().square().mean().backward()
+    return found
+
+
+@pytest.mark.parametrize("variant", ["hc", "mhc"])
+def test_maps_that_a_layer_hands_on_stay_fp32_beside_streams_in_bf16(variant: str) -> None:
+    def work(rank: int) -> dict[str, set[torch.dtype]]:
+        import torch.distributed as dist
+        from torch.distributed.device_mesh import init_device_mesh
+
+        dist.init_process_group("gloo")
+        return arriving(variant, init_device_mesh("cpu", (1,)))
+
+    ((code, found),) = on_ranks(work, 1)
+    assert code == 0
+    streams = dict.fromkeys(("stream", "hidden", "through"), {torch.bfloat16})
+    assert found == streams | dict.fromkeys(("post", "res"), {torch.float32})

@@ -123,18 +123,19 @@ def _resident(n: int) -> tuple[Traffic, Traffic]:
     return Traffic(n + 1, n + 1, 3 * n + 2 * m), Traffic(3 * n + 2, n + 1, 4 * n + 3 * m)
 
 
-def kernel_traffic(n: int, direction: Pass) -> Traffic:
-    """What the Triton kernels move for a decoder layer of two sublayers, n up to 4, maps left out.
+def kernel_traffic(n: int, sublayers: int, direction: Pass) -> Traffic:
+    """What the Triton kernels move for a model of `sublayers` sublayers, n up to 4, maps left out.
 
-    Forward: maps, H_pre x; the write between the sublayers with the next projection, H_pre x; a write.
-    Backward: a write; maps (y, dh), weight (y) and streams (x, F, dy, dh to dx, dF) of the write between and
-    the read after it, where y is made again; maps and streams of the first read.
+    The first read and the last write stand alone; every other write is one with the read that follows.
+    Forward: maps, H_pre x; the write with the next projection, H_pre x. Backward: maps (y, dh), weight (y)
+    and streams (x, F, dy, dh to dx, dF) of a write and the read after it, where y is made again.
     """
     if direction == "forward":
-        read, write = Traffic(2 * n, 1), Traffic(n + 1, n)
-        return read + write + Traffic(n, 1) + write
-    between = Traffic(n + 1, 0) + Traffic(n, 0) + Traffic(2 * n + 2, n + 1)
-    return Traffic(2 * n + 1, n + 1) + between + Traffic(n + 1, 0) + Traffic(2 * n + 1, n)
+        read, write, between = Traffic(2 * n, 1), Traffic(n + 1, n), Traffic(2 * n + 1, n + 1)
+    else:
+        read, write = Traffic(3 * n + 2, n), Traffic(2 * n + 1, n + 1)
+        between = Traffic(n + 1, 0) + Traffic(n, 0) + Traffic(2 * n + 2, n + 1)
+    return sum([between] * (sublayers - 1), read + write)
 
 
 _SUBLAYER = {"unfused": _unfused, "fused": _fused, "joined": _joined, "resident": _resident}

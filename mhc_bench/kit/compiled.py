@@ -42,7 +42,9 @@ class Layer(nn.Module):
 
     def forward(self, hidden: Tensor) -> Tensor:
         """[B, T, C] to [B, T, C]."""
-        return residual_path(self, hidden, self.apply_sublayer)
+        output = residual_path(self, hidden, self.apply_sublayer, following=())
+        assert isinstance(output, Tensor)
+        return output
 
     def apply_sublayer(self, sublayer: Sublayer, hidden: Tensor) -> Tensor:
         """Some F."""

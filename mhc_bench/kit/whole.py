@@ -50,14 +50,20 @@ def shared_weights(subject: Subject) -> str:
         raise Failed("shared parameters are other ones than the baseline's, or frozen", "__init__")
     if decayed_names(model) - own != decayed_names(plain):
         raise Failed("shared weights are in other optimizer groups than the baseline's", "decayed_parameters")
-    return _no_hooks(model)
+    return _no_own_hooks(model, plain)
 
 
-def _no_hooks(model: Any) -> str:
+def _no_own_hooks(model: Any, plain: Any) -> str:
+    """Hooks are those of every grafted model."""
+    usual = {name: _hooks(module) for name, module in plain.named_modules()}
     for name, module in model.named_modules():
-        if module._forward_hooks or module._forward_pre_hooks or "forward" in vars(module):
+        if _hooks(module) != usual.get(name, []) or "forward" in vars(module):
             raise Failed(f"{name} has been given a hook or another forward", "__init__")
     return ""
+
+
+def _hooks(module: Any) -> list[Any]:
+    return [*module._forward_hooks.values(), *module._forward_pre_hooks.values()]
 
 
 def start(subject: Subject) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
@@ -13,7 +13,7 @@ from transformers import PreTrainedModel
 
 from mhc_bench.errors import UsageError
 from mhc_bench.model.families import Family, Sublayer, decoder_layers, family_of_layer
-from mhc_bench.residual import ResidualConnection
+from mhc_bench.residual import Carry, ResidualConnection
 
 if TYPE_CHECKING:
     from mhc_bench.model.recompute import Blocks
@@ -22,11 +22,24 @@ RESIDUAL_NAMES = ("attention_residual", "mlp_residual")
 """The submodules of a grafted layer; no parameter of a stock model has one of these names in it."""
 
 
+class Handed(NamedTuple):
+    """What a layer hands to the next one, whose first read it makes together with its own last write.
+
+    A tuple, the stream first: transformers takes the first element of what a layer returns for its hidden
+    state.
+    """
+
+    stream: Tensor
+    hidden: Tensor
+    """[B, T, C], the next layer's H_pre x."""
+    carry: Carry
+
+
 class GraftedLayer(nn.Module):
     """What a grafted decoder layer has beyond its stock class.
 
-    Between layers flows the variant's stream; the first layer expands it from [B, T, C] and the last one
-    collapses it, so the model around the layers is untouched.
+    Between layers flows the variant's stream, or a `Handed`; the first layer expands it from [B, T, C] and
+    the last one collapses it, so the model around the layers is untouched.
     """
 
     stock_class: type[nn.Module]
@@ -35,6 +48,8 @@ class GraftedLayer(nn.Module):
     mlp_residual: ResidualConnection
     is_first: bool
     is_last: bool
+    following: tuple[ResidualConnection, ...] = ()
+    """The next layer's first connection, no submodule here; set by `link`, empty in the last layer."""
 
     blocks: Blocks | None = None
     """Drops the residual path's saved tensors (`mhc_bench.model.recompute`); None keeps them."""
@@ -42,25 +57,68 @@ class GraftedLayer(nn.Module):
     def forward(self, hidden_states: Any, **context: Any) -> Any:
         """One decoder layer. `context` is what the stock model hands to attention (mask, positions, cache).
 
-        `hidden_states` and the result are the stream, except [B, T, C] into the first and out of the last
-        layer.
+        `hidden_states` and the result are the stream or a `Handed`, except [B, T, C] into the first and out
+        of the last layer.
         """
         if self.blocks is not None and torch.is_grad_enabled():
             return self.blocks.run(self, hidden_states, context)
-        return residual_path(self, hidden_states, functools.partial(apply_sublayer, self, context))
+        apply = functools.partial(apply_sublayer, self, context)
+        return residual_path(self, hidden_states, apply, () if keeps_input(self) else self.following)
 
 
-def residual_path(layer: Any, stream: Tensor, apply: Callable[[Sublayer, Tensor], Tensor]) -> Tensor:
-    """A layer's residual connections around `apply(sublayer, hidden [B, T, C]) -> update [B, T, C]`."""
-    attention, mlp = layer.attention_residual, layer.mlp_residual
+def keeps_input(layer: Any) -> bool:
+    """Whether the layer keeps its input alone and runs again in the backward pass: then a stream is least."""
+    return bool(layer.training and layer.gradient_checkpointing)
+
+
+def link(decoder: Any, _: object = None) -> None:
+    """Tell each layer with whose read its last write is one: the next layer's, where they fuse.
+
+    Before every forward pass of the decoder: its layers may have been moved, replaced or taken out since.
+    """
+    layers = list(decoder.layers)
+    for layer, after in zip(layers, [*layers[1:], None], strict=True):
+        following = () if after is None or not are_joined(layer, after) else (after.attention_residual,)
+        if layer.following != following:
+            layer.following = following
+
+
+def are_joined(layer: Any, after: Any) -> bool:
+    """Whether a write of `layer` and a read of the next one can be one operation, on one device."""
+    return bool(layer.mlp_residual.fuses_with(after.attention_residual) and _device(layer) == _device(after))
+
+
+def _device(layer: nn.Module) -> torch.device:
+    return next(layer.parameters()).device
+
+
+def residual_path(
+    layer: Any,
+    arriving: Tensor | Handed,
+    apply: Callable[[Sublayer, Tensor], Tensor],
+    following: tuple[ResidualConnection, ...],
+) -> Tensor | Handed:
+    """A layer's residual connections around `apply(sublayer, hidden [B, T, C]) -> update [B, T, C]`.
+
+    The last write goes with the read of the connection `following`, or by itself where there is none.
+    """
+    mlp = layer.mlp_residual
+    stream, hidden, carry = arriving if isinstance(arriving, Handed) else first_read(layer, arriving)
+    update = apply(layer.family.attention, hidden)
+    stream, hidden, carry = layer.attention_residual.write_read(stream, update, carry, mlp)
+    update = apply(layer.family.mlp, hidden)
+    if following:
+        return Handed(*mlp.write_read(stream, update, carry, following[0]))
+    written: Tensor = mlp.write(stream, update, carry)
+    return mlp.collapse(written) if layer.is_last else written
+
+
+def first_read(layer: Any, stream: Tensor) -> Handed:
+    """What the layer's attention sees of a stream, or of the embedding [B, T, C] in the first layer."""
+    attention = layer.attention_residual
     if layer.is_first:
         stream = attention.expand(stream)
-    hidden, carry = attention.read(stream)
-    update = apply(layer.family.attention, hidden)
-    stream, hidden, carry = attention.write_read(stream, update, carry, mlp)
-    update = apply(layer.family.mlp, hidden)
-    stream = mlp.write(stream, update, carry)
-    return mlp.collapse(stream) if layer.is_last else stream
+    return Handed(stream, *attention.read(stream))
 
 
 def apply_sublayer(layer: Any, context: Mapping[str, Any], sublayer: Sublayer, hidden: Tensor) -> Tensor:
@@ -99,6 +157,7 @@ def grafted_layer_class(stock: type[nn.Module], family: Family) -> type[nn.Modul
         "stock_class": stock,
         "family": family,
         "blocks": None,
+        "following": (),
     }
     return type(stock.__name__, (stock,), body)
 
@@ -123,6 +182,7 @@ def attach(model: PreTrainedModel, kind: type[ResidualConnection], options: Mapp
         layer.__class__ = grafted_layer_class(type(layer), family)  # type: ignore[arg-type]  # a class is hashable
         layer.attention_residual, layer.mlp_residual = attention, mlp
         layer.is_first, layer.is_last = index == 0, index == len(layers) - 1
+    cast("nn.Module", model.model).register_forward_pre_hook(link)
 
 
 def connections_of_layer(

@@ -22,7 +22,8 @@ from torch.autograd.graph import saved_tensors_hooks
 from transformers import PreTrainedModel
 
 from mhc_bench.model.families import Sublayer, decoder_layers
-from mhc_bench.model.layers import pre_norm, residual_path, rest_of_sublayer
+from mhc_bench.model.layers import Handed, pre_norm, residual_path, rest_of_sublayer
+from mhc_bench.residual import ResidualConnection
 
 
 def recompute_layers(model: PreTrainedModel) -> None:
@@ -56,15 +57,16 @@ class Blocks:
         self.layers = layers
         self._open: Block | None = None
 
-    def run(self, layer: Any, stream: Tensor, context: Mapping[str, Any]) -> Tensor:
-        """The result of a decoder layer on `stream`, as part of its block."""
+    def run(self, layer: Any, arriving: Tensor | Handed, context: Mapping[str, Any]) -> Tensor | Handed:
+        """The result of a decoder layer, as part of its block; a block begins and ends with a stream."""
         number = layer.attention_residual.index // 2
-        if number % self.layers == 0 or self._open is None:
-            self._open = Block(stream)
-        block = self._open
-        if (number + 1) % self.layers == 0 or layer.is_last:
+        if not isinstance(arriving, Handed) and (number % self.layers == 0 or self._open is None):
+            self._open = Block(arriving)
+        block, ends = self._open, (number + 1) % self.layers == 0
+        assert block is not None
+        if ends or layer.is_last:
             self._open = None
-        return block.run(layer, stream, context)
+        return block.run(layer, arriving, context, () if ends else layer.following)
 
 
 class Dropped(ABC):
@@ -104,17 +106,25 @@ class Block(Dropped):
     def __init__(self, stream: Tensor) -> None:
         super().__init__()
         self.start = leaf(stream)
-        self.layers: list[nn.Module] = []
+        self.layers: list[tuple[nn.Module, tuple[ResidualConnection, ...]]] = []
+        """Each with the connection whose read it makes."""
         self.updates: list[Tensor] = []
         """Of each sublayer so far, [B, T, C]."""
         self.hidden: dict[int, Tensor] = {}
         """H_pre x of sublayers, [B, T, C], between their being made again and their use."""
 
-    def run(self, layer: nn.Module, stream: Tensor, context: Mapping[str, Any]) -> Tensor:
+    def run(
+        self,
+        layer: nn.Module,
+        arriving: Tensor | Handed,
+        context: Mapping[str, Any],
+        following: tuple[ResidualConnection, ...],
+    ) -> Tensor | Handed:
         """The layer's result."""
-        self.layers.append(layer)
+        self.layers.append((layer, following))
         with self.dropping():
-            return residual_path(layer, stream, functools.partial(self._apply, layer, context))
+            apply = functools.partial(self._apply, layer, context)
+            return residual_path(layer, arriving, apply, following)
 
     def _apply(
         self, layer: nn.Module, context: Mapping[str, Any], sublayer: Sublayer, hidden: Tensor
@@ -130,9 +140,9 @@ class Block(Dropped):
             hidden_states.append(leaf(hidden))
             return next(updates)
 
-        stream = self.start
-        for layer in self.layers:
-            stream = residual_path(layer, stream, replay)
+        flowing: Tensor | Handed = self.start
+        for layer, following in self.layers:
+            flowing = residual_path(layer, flowing, replay, following)
         self.hidden = dict(enumerate(hidden_states))
 
     def take_hidden(self, number: int) -> Tensor:

@@ -88,6 +88,10 @@ class ResidualConnection(nn.Module, ABC):
         hidden, next_carry = next.read(written)
         return written, hidden, next_carry
 
+    def fuses_with(self, next: ResidualConnection) -> bool:
+        """Whether `write_read` is one operation; layers then hand on what it makes, and else the stream."""
+        return False
+
     def use_operations(self, operations: Operations) -> None:
         """Compute with another implementation of the shared operations; nothing to do where none are used."""
 

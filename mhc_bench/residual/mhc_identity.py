@@ -74,11 +74,9 @@ class IdentityHyperConnection(ProjectedConnection):
             written: Tensor = (widened(stream) + added).to(stream.dtype)
             return written
 
-    def write_read(
-        self, stream: Tensor, update: Tensor, carry: Carry, next: ResidualConnection
-    ) -> tuple[Tensor, Tensor, Carry]:
+    def fuses_with(self, next: ResidualConnection) -> bool:
         # the shared fused operation mixes; here a write and a read are cheaper
-        return ResidualConnection.write_read(self, stream, update, carry, next)
+        return False
 
     def mixing(self, logits: Tensor) -> Tensor:
         n = self.streams

@@ -58,9 +58,12 @@ class WidenedConnection(ResidualConnection):
     def write_read(
         self, stream: Tensor, update: Tensor, carry: Carry, next: ResidualConnection
     ) -> tuple[Tensor, Tensor, Carry]:
-        if not isinstance(next, WidenedConnection):
-            return super().write_read(stream, update, carry, next)
-        return next.read_written(update, carry)
+        if isinstance(next, WidenedConnection) and self.fuses_with(next):
+            return next.read_written(update, carry)
+        return super().write_read(stream, update, carry, next)
+
+    def fuses_with(self, next: ResidualConnection) -> bool:
+        return isinstance(next, WidenedConnection)
 
     def read_written(self, update: Tensor, carry: Carry) -> tuple[Tensor, Tensor, Carry]:
         """What the connection before would write, and this one's read of it: (stream, hidden, carry).

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
@@ -103,9 +104,11 @@ def shard(model: PreTrainedModel, mesh: DeviceMesh, world: int, precision: Liter
     compute = MixedPrecisionPolicy(
         param_dtype=torch.bfloat16 if precision == "bf16" else None, reduce_dtype=torch.float32
     )
+    # what comes in has the right dtype: hidden states that of the embedding, maps fp32
+    inner = dataclasses.replace(compute, cast_forward_inputs=False)
     for _, layer in decoder_layers(model):
         _shard_connections(layer, mesh)
-        fully_shard(layer, mesh=mesh, mp_policy=compute)
+        fully_shard(layer, mesh=mesh, mp_policy=inner)
     fully_shard(model, mesh=mesh, mp_policy=compute)
 
 
