@@ -20,6 +20,7 @@ from mhc_bench.bench.problems import SHARED, Data, Problem, our_trial
 from mhc_bench.bench.traffic import DIRECTIONS, OPERATIONS, operation_traffic
 from mhc_bench.cli import main
 from mhc_bench.errors import UsageError
+from mhc_bench.ops.choice import IMPLEMENTATIONS
 
 CPU = torch.device("cpu")
 
@@ -65,11 +66,23 @@ def test_peers_that_cannot_run_here_are_named_with_the_reason(report: OpsReport)
     assert "not measured: tile-kernels" in report.to_text()
 
 
-@pytest.mark.parametrize("name", ["transformers", "hyper-connections"])
+@pytest.mark.parametrize("name", ["transformers", "hyper-connections", "liger-style"])
 def test_peers_of_any_device_compute_what_the_reference_does(report: OpsReport, name: str) -> None:
     pytest.importorskip(PEERS[name].module)
     found = cells_of(report, name)
     assert found and all(cell.seconds is not None for cell in found)
+    assert all(cell.difference is not None and cell.difference < 1e-4 for cell in found)
+
+
+@pytest.mark.parametrize(("dtype", "streams"), [(torch.bfloat16, 4), (torch.float32, 3)])
+@pytest.mark.parametrize("operation", ["aggregate", "read", "write", "site"])
+def test_ligers_style_in_torch_is_measured_in_bf16_and_at_any_n(
+    operation: str, dtype: torch.dtype, streams: int
+) -> None:
+    variant = "" if operation in SHARED else "mhc"
+    problem = Problem(operation, variant, 8, 16, streams, dtype, CPU)
+    found = measure_problem(problem, ["liger-style"], 3, 1.0)
+    assert len(found) == 2 and all(cell.seconds is not None for cell in found), found
     assert all(cell.difference is not None and cell.difference < 1e-4 for cell in found)
 
 
@@ -220,6 +233,14 @@ def test_the_command_prints_writes_and_draws(
     assert max(len(line) for line in report.to_text().splitlines()) <= 120
     write_figure(lambda: draw_ops(report), tmp_path / "ops.svg")
     assert "site (mhc) backward" in (tmp_path / "ops.svg").read_text()
+
+
+def test_a_figure_has_a_colour_for_every_implementation(report: OpsReport) -> None:
+    measured = next(cell for cell in report.cells if not cell.not_measured)
+    names = [*IMPLEMENTATIONS, "torch.compile", *PEERS]
+    cells = [dataclasses.replace(measured, implementation=name) for name in names]
+    lines = draw_ops(dataclasses.replace(report, cells=cells)).legends[0].get_lines()
+    assert len({str(line.get_color()) for line in lines}) == len(names)
 
 
 @pytest.mark.parametrize(

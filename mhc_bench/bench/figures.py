@@ -28,7 +28,7 @@ SUFFIXES = (".png", ".svg", ".pdf")
 MARKERS = {"unfused": "v", "fused": "s", "joined": "D", "resident": "o"}
 HOLLOW: Any = {"markerfacecolor": "none", "markersize": 6}
 OWN = {"reference": "#222222", "eager": "#0072B2", "compiled": "#009E73", "triton": "#D55E00"}
-OTHERS = ("#CC79A7", "#E69F00", "#56B4E9", "#8C6D1F", "#999999", "#7A5195")
+OTHERS = ("#CC79A7", "#E69F00", "#56B4E9", "#8C6D1F", "#999999", "#7A5195", "#882255")
 
 
 def check_figure(path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Other people's implementations of the same operations, each behind an adapter to our layout.
+"""Other people's implementations of the same operations and one after Liger's, behind adapters to our layout.
 
 Conventions differ: [in, out] for the n x n matrix, another order of Sinkhorn's steps, an epsilon in the sums,
 a layout with the streams last. An adapter arranges parameters and operands beforehand, outside what is timed;
@@ -7,6 +7,7 @@ what a peer computes differently shows in the comparison of results before anyth
 
 from __future__ import annotations
 
+import functools
 import importlib.util
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -15,15 +16,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from mhc_bench.bench import liger_style
 from mhc_bench.bench.problems import EPSILON, ITERATIONS, Data, Operands, Problem, Results, Trial, leaf
-from mhc_bench.ops.types import HcCoefficients, MhcCoefficients
+from mhc_bench.ops.types import HcCoefficients, MhcCoefficients, Triple
 
 Run = Callable[[Operands], Results]
 
 
 @dataclass(frozen=True)
 class Peer:
-    """A package, and what of ours it can be compared with."""
+    """An implementation that is not the suite's, and what of ours it can be compared with."""
 
     module: str
     """What is imported."""
@@ -130,30 +132,45 @@ def _transformers(problem: Problem, data: Data) -> Trial:
 def _liger(problem: Problem, data: Data) -> Trial:
     from liger_kernel.transformers import functional as liger
 
-    coefficients = _mhc(data)
-    phi = torch.cat(coefficients.phi).T.contiguous()
-    operands = _read_operands(data, problem, phi, torch.cat(coefficients.bias), torch.cat(coefficients.alpha))
+    def coefficients(stream: Tensor, phi: Tensor, bias: Tensor, alpha: Tensor) -> Triple:
+        found: Triple = liger.liger_mhc_coeffs(
+            stream, phi, bias, *alpha.unbind(), allow_fp32=True, tmax=ITERATIONS, rms_eps=EPSILON
+        )
+        return found
+
+    return _ligers_split(problem, data, coefficients, liger.liger_mhc_pre, liger.liger_mhc_post_res)
+
+
+def _liger_style(problem: Problem, data: Data) -> Trial:
+    """The same split in plain torch, ours."""
+    coefficients = functools.partial(liger_style.coefficients, iterations=ITERATIONS, rms_epsilon=EPSILON)
+    return _ligers_split(problem, data, coefficients, liger_style.aggregate, liger_style.write)
+
+
+def _ligers_split(
+    problem: Problem,
+    data: Data,
+    coefficients: Callable[[Tensor, Tensor, Tensor, Tensor], Triple],
+    aggregate: Callable[[Tensor, Tensor], Tensor],
+    write: Callable[[Tensor, Tensor, Tensor, Tensor], Tensor],
+) -> Trial:
+    ours = _mhc(data)
+    phi = torch.cat(ours.phi).T.contiguous()
+    operands = _read_operands(data, problem, phi, torch.cat(ours.bias), torch.cat(ours.alpha))
     if "res" in operands:
         operands["res"] = leaf(data.res)
 
     def run(given: Operands) -> Results:
         if problem.operation == "aggregate":
-            return {"hidden": liger.liger_mhc_pre(given["stream"], given["pre"])}
+            return {"hidden": aggregate(given["stream"], given["pre"])}
         if problem.operation == "write":
-            return {"written": liger.liger_mhc_post_res(*_write_arguments(given))}
-        pre, post, res = liger.liger_mhc_coeffs(
-            given["stream"],
-            given["phi"],
-            given["bias"],
-            *given["alpha"].unbind(),
-            allow_fp32=True,
-            tmax=ITERATIONS,
-            rms_eps=EPSILON,
-        )
-        hidden = liger.liger_mhc_pre(given["stream"], pre)
+            return {"written": write(*_write_arguments(given))}
+        stream = given["stream"]
+        pre, post, res = coefficients(stream, given["phi"], given["bias"], given["alpha"])
+        hidden = aggregate(stream, pre)
         if problem.operation == "read":
             return {"hidden": hidden, "post": post, "res": res}
-        return {"written": liger.liger_mhc_post_res(given["stream"], hidden, post, res)}
+        return {"written": write(stream, hidden, post, res)}
 
     return Trial(operands, run)
 
@@ -302,6 +319,7 @@ PEERS: Mapping[str, Peer] = {
         gpu=False,
         dtypes=(torch.float32,),
     ),
+    "liger-style": Peer("torch", "torch", "mhc", _KERNELS, _liger_style, gpu=False),
     "liger": Peer("liger_kernel", "liger-kernel", "mhc", _KERNELS, _liger, streams=(2, 4, 8)),
     "tile-kernels": Peer(
         "tile_kernels",
