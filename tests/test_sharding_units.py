@@ -92,5 +92,5 @@ def test_maps_that_a_layer_hands_on_stay_fp32_beside_streams_in_bf16(variant: st
 
     ((code, found),) = on_ranks(work, 1)
     assert code == 0
-    streams = dict.fromkeys(("stream", "hidden", "through"), {torch.bfloat16})
-    assert found == streams | dict.fromkeys(("post", "res"), {torch.float32})
+    streams = {key: {torch.bfloat16} for key in ("stream", "hidden", "through")}
+    assert found == streams | {key: {torch.float32} for key in ("post", "res")}
