@@ -94,3 +94,21 @@ def test_maps_that_a_layer_hands_on_stay_fp32_beside_streams_in_bf16(variant: st
     assert code == 0
     streams = {key: {torch.bfloat16} for key in ("stream", "hidden", "through")}
     assert found == streams | {key: {torch.float32} for key in ("post", "res")}
+
+
+def test_layers_that_somebody_sharded_with_their_connections_compute_the_same() -> None:
+    """A layer then cannot read with the connection of the next one, whose parameters are not at hand."""
+
+    def work(rank: int) -> tuple[bool, int]:
+        import torch.distributed as dist
+        from torch.distributed.fsdp import fully_shard
+
+        dist.init_process_group("gloo")
+        model, ids = make.grafted("llama", "mhc"), make.token_ids()
+        expected = model(input_ids=ids, use_cache=False).logits
+        linked = sum(len(layer.following) for layer in model.model.layers)
+        for layer in (*model.model.layers, model):
+            fully_shard(layer)
+        return torch.equal(model(input_ids=ids, use_cache=False).logits, expected), linked
+
+    assert on_ranks(work, 2) == [(0, (True, 2))] * 2

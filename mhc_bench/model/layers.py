@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, cast
 import torch
 from torch import Tensor, nn
 from torch.distributed.fsdp import FSDPModule
+from torch.distributed.tensor import DTensor
 from transformers import PreTrainedModel
 
 from mhc_bench.errors import UsageError
@@ -84,12 +85,20 @@ def link(decoder: Any, _: object = None) -> None:
 
 
 def are_joined(layer: Any, after: Any) -> bool:
-    """Whether a write of `layer` and a read of the next one can be one operation, on one device."""
-    return bool(layer.mlp_residual.fuses_with(after.attention_residual) and _device(layer) == _device(after))
+    """Whether a write of `layer` and a read of the next one can be one operation, where `layer` is run."""
+    reader = after.attention_residual
+    same_device = _device(layer) == _device(after)
+    return bool(layer.mlp_residual.fuses_with(reader) and same_device and _is_at_hand(reader))
 
 
 def _device(layer: nn.Module) -> torch.device:
     return next(layer.parameters()).device
+
+
+def _is_at_hand(connection: ResidualConnection) -> bool:
+    """Whether its parameters can be used outside its layer: FSDP2 must gather them as a unit of their own."""
+    own_unit = isinstance(connection, FSDPModule)
+    return own_unit or not any(isinstance(each, DTensor) for each in connection.parameters())
 
 
 def residual_path(
