@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from mhc_bench.model import graft, materialise, residual_connections
-from mhc_bench.model.layers import link
+from mhc_bench.model.linking import link
 from mhc_bench.model.recompute import recompute_layers
 from mhc_bench.residual import ResidualConnection
 
