@@ -152,10 +152,10 @@ class Calls(TorchDispatchMode):
         return func(*args, **(kwargs or {}))
 
 
-def step(name: str, variant: str, blocks: int = 0) -> tuple[dict[str, Tensor], Counter[str]]:
+def step(name: str, variant: str, streams: int, blocks: int = 0) -> tuple[dict[str, Tensor], Counter[str]]:
     """The gradients of a grafted model's training step, and which of our operators made them."""
     rounds = {"sinkhorn_iterations": 3} if variant == "mhc" else {}
-    model = grafted("llama", variant, streams=2, **rounds).train()
+    model = grafted("llama", variant, streams=streams, **rounds).train()
     use_operations(model, name)
     if blocks:
         recompute_blocks(model, blocks)
@@ -164,10 +164,12 @@ def step(name: str, variant: str, blocks: int = 0) -> tuple[dict[str, Tensor], C
     return {key: each.grad for key, each in model.named_parameters() if each.grad is not None}, calls.counted
 
 
-@pytest.mark.parametrize("variant", ["hc", "mhc"])
-def test_a_training_step_of_a_grafted_model_runs_on_the_operators(variant: str) -> None:
-    plain, blocks = interpreted(lambda: (step("triton", variant), step("triton", variant, 6)))
-    expected, none = step("eager", variant)
+@pytest.mark.parametrize(("variant", "streams"), [("hc", 2), ("mhc", 2), ("mhc", 5)])
+def test_a_training_step_of_a_grafted_model_runs_on_the_operators(variant: str, streams: int) -> None:
+    plain, blocks = interpreted(
+        lambda: (step("triton", variant, streams), step("triton", variant, streams, 6))
+    )
+    expected, none = step("eager", variant, streams)
     layers = 3  # of two sublayers each: the write of the first and the read of the second are one
     again = dict.fromkeys(("coefficients", "aggregate", "write_read", "write"), layers)
     once = again | dict.fromkeys(("read_backward", "write_read_backward", "write_backward"), layers)

@@ -124,7 +124,7 @@ def _resident(n: int) -> tuple[Traffic, Traffic]:
 
 
 def kernel_traffic(n: int, direction: Pass) -> Traffic:
-    """What the Triton kernels move for a decoder layer of two sublayers, n up to 4, maps left out.
+    """What the Triton kernels move for a decoder layer of two sublayers, maps left out.
 
     Forward: maps, H_pre x; the write between the sublayers with the next projection, H_pre x; a write.
     Backward: a write; maps (y, dh), weight (y) and streams (x, F, dy, dh to dx, dF) of the write between and
