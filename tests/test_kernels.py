@@ -97,7 +97,7 @@ def results(
 
 
 CASES = [
-    *(Case(kind, n, 3, 20, 1.0) for kind in ("mhc", "hc") for n in (1, 3, 4, 8)),
+    *(Case(kind, n, 3, 20, 1.0) for kind in ("mhc", "hc") for n in (1, 3, 4, 5, 8)),
     Case("mhc", 2, 1, 7, 1.0, 1),
     Case("hc", 5, 1, 33, 1.0),
     Case("mhc", 4, 19, 7, 1.0, 6),
@@ -108,7 +108,8 @@ CASES = [
 SEVERAL_BLOCKS = {
     Case("mhc", 4, 40, 24, 1.0, 1): 2,
     Case("hc", 4, 40, 24, 1.0): 16,
-    Case("mhc", 6, 20, 24, 1.0, 1): 16,
+    Case("mhc", 6, 40, 24, 1.0, 1): 4,
+    Case("hc", 5, 33, 24, 1.0): 16,
 }
 """For how many programs sums over tokens are split: with few a program sums over several blocks."""
 
@@ -289,7 +290,7 @@ def rounded(operations: Operations, case: Case, maps: torch.dtype) -> list[Tenso
 
 
 def test_bf16_streams_through_a_write_and_the_next_read_have_every_gradient() -> None:
-    cases = [Case(kind, 4, 4, 24, 1.0, 4) for kind in ("mhc", "hc")]
+    cases = [Case(kind, n, 4, 24, 1.0, 4) for kind in ("mhc", "hc") for n in (4, 8)]
     ours = interpreted(
         lambda: [results(operations_named("triton"), case, torch.bfloat16, torch.float32) for case in cases]
     )

@@ -14,8 +14,7 @@ import triton
 from ahead_of_time import Resources, compiling
 
 from mhc_bench.ops import kernels as package
-from mhc_bench.ops.fused import MOST_FUSED_STREAMS
-from mhc_bench.ops.kernels import operators
+from mhc_bench.ops.kernels import operators, writes
 from mhc_bench.ops.kernels.blocks import (
     Sizes,
     gradient_blocks,
@@ -26,6 +25,8 @@ from mhc_bench.ops.kernels.blocks import (
     write_read_backward_blocks,
     write_read_blocks,
 )
+from mhc_bench.ops.kernels.launch import Projection
+from mhc_bench.ops.kernels.writes import Write
 
 WIDTHS = (1280, 1920, 2560, 4096, 7168)
 DTYPES = {"bf16": torch.bfloat16, "fp32": torch.float32}
@@ -33,23 +34,27 @@ ROOT = Path(__file__).parents[1]
 RECORD = ROOT / "results" / "kernels-sm90.json"
 
 
+def make(*shape: int, dtype: torch.dtype = torch.float32) -> torch.Tensor:
+    return torch.empty(*shape, dtype=dtype, device="meta")
+
+
+def parameters(n: int, width: int, hc: bool) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Weight, static and gates."""
+    weight = make(2 + n, width) if hc else make(n * (2 + n), n * width)
+    return weight, make(2 + n, n), make(2 if hc else 3)
+
+
 def launch_all(n: int, width: int, dtype: torch.dtype, tokens: int, hc: bool) -> None:
     """Every operator once, on the meta device."""
-
-    def make(*shape: int, dtype: torch.dtype = torch.float32) -> torch.Tensor:
-        return torch.empty(*shape, dtype=dtype, device="meta")
-
     stream, update = make(tokens, n, width, dtype=dtype), make(tokens, width, dtype=dtype)
-    weight = make(2 + n, width) if hc else make(n * (2 + n), n * width)
-    static, gates = make(2 + n, n), make(2 if hc else 3)
+    weight, static, gates = parameters(n, width, hc)
     run = {name: getattr(operators, name)._init_fn for name in NAMES}
     pre, post, res, normalised, inverse = run["coefficients"](stream, weight, static, gates, 20, 1e-6, hc)
     run["aggregate"](stream, pre)
     grads = stream, update, pre, post, res
-    if n <= MOST_FUSED_STREAMS:
-        given = stream, update, post, res, weight, static, gates
-        run["write_read"](*given, 20, 1e-6, hc)
-        run["write_read_backward"](*given, stream, pre, normalised, inverse, *grads, 20, hc)
+    given = stream, update, post, res, weight, static, gates
+    run["write_read"](*given, 20, 1e-6, hc)
+    run["write_read_backward"](*given, stream, pre, normalised, inverse, *grads, 20, hc)
     run["write"](stream, update, post, res)
     run["write_backward"](stream, update, post, res, stream)
     run["read_backward"](stream, *grads, pre, normalised, inverse, weight, static, gates, 20, hc)
@@ -58,10 +63,24 @@ def launch_all(n: int, width: int, dtype: torch.dtype, tokens: int, hc: bool) ->
         run["aggregate_backward"](stream, pre, update)
 
 
+def launch_fused(n: int, width: int, dtype: torch.dtype, tokens: int, hc: bool) -> None:
+    """The two kernels of a write with the next read alone."""
+    operands = Write(
+        make(tokens, n, width, dtype=dtype),
+        make(tokens, width, dtype=dtype),
+        make(tokens, n),
+        make(tokens, n, n),
+    )
+    projection = Projection(*parameters(n, width, hc), 20, 1e-6, hc)
+    written, pre, _, _, raw, radial = writes.write_coefficients(operands, projection)
+    grads = written, operands.update
+    writes.write_read_backward(operands, *grads, pre, raw, radial, projection.weight, hc)
+
+
 def projected(stream: torch.Tensor, rows: int) -> None:
     """A projection and its backward pass."""
     n, width = stream.shape[-2:]
-    weight = torch.empty(rows, n * width, device="meta")
+    weight = make(rows, n * width)
     kept = operators.project._init_fn(stream, weight, 1e-6)
     operators.project_backward._init_fn(stream, weight, *kept, kept[0])
 
@@ -84,10 +103,10 @@ def compiled(n: int, width: int, dtype: torch.dtype, tokens: int, hc: bool = Fal
     return results
 
 
-def checked(results: dict[str, Resources]) -> None:
-    """Nothing spills, no stream goes to memory element by element; what was found is printed."""
+def checked(results: dict[str, Resources], kernels: int = 6) -> None:
+    """So many kernels at least; nothing spills, no stream goes to memory element by element. Printed."""
     print(*(f"{name} {each}" for name, each in sorted(results.items())), sep="\n")
-    assert len(results) >= 6
+    assert len(results) >= kernels
     for name, each in results.items():
         assert each.spilled == 0, name
         assert each.registers <= 255 and each.shared <= 227 * 1024, name
@@ -124,6 +143,15 @@ def test_the_registers_in_the_documents_are_the_recorded_ones() -> None:
         assert f"| {label} | {' | '.join(map(str, registers))} |" in text
 
 
+@pytest.mark.parametrize("n", [5, 6, 7, 8])
+@pytest.mark.parametrize("kind", ["mhc", "hc"])
+def test_a_write_with_the_next_read_spills_nothing_at_more_than_four_streams(kind: str, n: int) -> None:
+    with compiling() as results:
+        for dtype in DTYPES.values():
+            launch_fused(n, 2560, dtype, 16384, kind == "hc")
+    checked(results, 2)
+
+
 @pytest.mark.parametrize("n", [1, 4, 5, 8])
 def test_projections_of_as_many_rows_as_are_allowed_spill_nothing(n: int) -> None:
     with compiling() as results:
@@ -158,8 +186,8 @@ def test_blocks_change_with_the_number_of_tokens_in_three_steps_at_most(n: int) 
     assert len({product_blocks(each) for each in sizes}) <= 3
     others = (mixing_blocks, sum_blocks, lambda each: gradient_blocks(each)[0])
     assert all(len({of(each) for each in sizes}) == 1 for of in others)
-    assert len({write_read_backward_blocks(each)[0] for each in sizes}) == 1
-    assert all(len({write_read_blocks(each, hc) for each in sizes}) == 1 for hc in (False, True))
+    assert len({write_read_blocks(each) for each in sizes}) == 1
+    assert all(len({write_read_backward_blocks(each, hc)[0] for each in sizes}) == 1 for hc in (False, True))
 
 
 @pytest.mark.grid

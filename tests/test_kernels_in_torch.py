@@ -152,10 +152,10 @@ class Calls(TorchDispatchMode):
         return func(*args, **(kwargs or {}))
 
 
-def step(name: str, variant: str, blocks: int = 0) -> tuple[dict[str, Tensor], Counter[str]]:
+def step(name: str, variant: str, streams: int, blocks: int = 0) -> tuple[dict[str, Tensor], Counter[str]]:
     """The gradients of a grafted model's training step, and which of our operators made them."""
     rounds = {"sinkhorn_iterations": 3} if variant == "mhc" else {}
-    model = grafted("llama", variant, streams=2, **rounds).train()
+    model = grafted("llama", variant, streams=streams, **rounds).train()
     use_operations(model, name)
     if blocks:
         recompute_blocks(model, blocks)
@@ -164,13 +164,13 @@ def step(name: str, variant: str, blocks: int = 0) -> tuple[dict[str, Tensor], C
     return {key: each.grad for key, each in model.named_parameters() if each.grad is not None}, calls.counted
 
 
-@pytest.mark.parametrize("variant", ["hc", "mhc"])
-def test_a_training_step_of_a_grafted_model_runs_on_the_operators(variant: str) -> None:
+@pytest.mark.parametrize(("variant", "streams"), [("hc", 2), ("mhc", 2), ("mhc", 5)])
+def test_a_training_step_of_a_grafted_model_runs_on_the_operators(variant: str, streams: int) -> None:
     """Of three layers, six sublayers; blocks of two layers have a stream between them."""
     plain, whole, two = interpreted(
-        lambda: (step("triton", variant), step("triton", variant, 6), step("triton", variant, 4))
+        lambda: [step("triton", variant, streams, sublayers) for sublayers in (0, 6, 4)]
     )
-    expected, none = step("eager", variant)
+    expected, none = step("eager", variant, streams)
     assert plain[1] == sum(operators(1), Counter()) and not none
     assert whole[1] == sum((*operators(1), operators(1)[0]), Counter())
     assert two[1] == sum((*operators(2), operators(2)[0]), Counter())

@@ -124,7 +124,7 @@ def _resident(n: int) -> tuple[Traffic, Traffic]:
 
 
 def kernel_traffic(n: int, sublayers: int, direction: Pass) -> Traffic:
-    """What the Triton kernels move for a model of `sublayers` sublayers, n up to 4, maps left out.
+    """What the Triton kernels move for a model of `sublayers` sublayers, maps left out.
 
     The first read and the last write stand alone; every other write is one with the read that follows.
     Forward: maps, H_pre x; the write with the next projection, H_pre x. Backward: maps (y, dh), weight (y)

@@ -20,9 +20,6 @@ from mhc_bench.ops.kernels.launch import Projection
 from mhc_bench.ops.operations import Operations
 from mhc_bench.ops.types import Coefficients, HcCoefficients, MhcCoefficients, Read
 
-MOST_FUSED_STREAMS = 4
-"""Whose tiles and projection fit into the registers of one program."""
-
 
 class _Read(torch.autograd.Function):
     @staticmethod
@@ -92,9 +89,7 @@ class TritonOperations(Operations):
     def write_read(
         self, through: Tensor, update: Tensor, post: Tensor, res: Tensor, coefficients: Coefficients
     ) -> tuple[Tensor, Read]:
-        """For few streams one operator, which projects what it writes while it writes; else the two."""
-        if through.shape[-2] > MOST_FUSED_STREAMS:
-            return super().write_read(through, update, post, res, coefficients)
+        """For HC and mHC one operator, which projects what it writes while it writes; else the two."""
         match coefficients:
             case HcCoefficients():
                 projection = hc_projection(coefficients)

@@ -80,12 +80,9 @@ def mixing_blocks(sizes: Sizes) -> Blocks:
     return _blocks(sizes, 4, 256)
 
 
-def write_read_blocks(sizes: Sizes, hc: bool) -> Blocks:
-    """Of the write that projects what it writes: as few tokens as a tensor core takes.
-
-    HC's projection of four streams would spill 340 bytes with 32 channels and eight warps.
-    """
-    return Blocks(16, 16, 4) if hc else Blocks(16, channels(sizes.width, 32), 8)
+def write_read_blocks(sizes: Sizes) -> Blocks:
+    """Of the write that projects what it writes: 32 tokens share each weight that is loaded."""
+    return Blocks(32, channels(sizes.width, 32 if sizes.n <= 4 else 16), 4)
 
 
 def sum_blocks(sizes: Sizes) -> Blocks:
@@ -100,9 +97,12 @@ def gradient_blocks(sizes: Sizes) -> tuple[Blocks, int]:
     return blocks, _share(sizes, blocks, sizes.n * triton.cdiv(sizes.width, blocks.channels))
 
 
-def write_read_backward_blocks(sizes: Sizes) -> tuple[Blocks, int]:
-    """Of all streams' gradient: a thread holds one token's maps; and the tokens of each share."""
-    blocks = Blocks(32, channels(sizes.width, 64), 8)
+def write_read_backward_blocks(sizes: Sizes, hc: bool) -> tuple[Blocks, int]:
+    """Of all streams' gradient: a thread holds one token's maps; and the tokens of each share.
+
+    HC's of eight streams in fp32 would spill 56 bytes with 32 tokens.
+    """
+    blocks = Blocks(16 if hc and sizes.n > 4 else 32, channels(sizes.width, 64), 8)
     return blocks, _share(sizes, blocks, triton.cdiv(sizes.width, blocks.channels))
 
 

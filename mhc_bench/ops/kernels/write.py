@@ -30,12 +30,13 @@ def load_streams(
 
 @triton.jit
 def mixed(
-    streams: tl.tensor, added: tl.tensor, post: tl.tensor, res: tl.tensor, o: tl.constexpr, n: tl.constexpr
+    streams: tl.tensor, added: tl.tensor, share: tl.tensor, row: tl.tensor, n: tl.constexpr
 ) -> tl.tensor:
-    """Output stream o [BT, BC] from tuples: the tiles of the streams, post [BT] each and res [BT] each."""
-    total = post[o][:, None] * added
+    """An output stream [BT, BC] from the tiles of the streams, its entry of post [BT] and its row of res, a
+    tuple of n blocks [BT]."""
+    total = share[:, None] * added
     for i in tl.static_range(n):
-        total += res[o * n + i][:, None] * streams[i]
+        total += row[i][:, None] * streams[i]
     return total
 
 
@@ -57,11 +58,11 @@ def write_kernel(
     c = tl.program_id(1) * BC + tl.arange(0, BC)
     live = t < tokens
     here = live[:, None] & (c < width)[None, :]
-    posts, mixes = load_column(post, t, live, n), load_column(res, t, live, n * n)
     added = load_tile(update, t, c, here, width)
     streams = load_streams(stream, t, c, here, width, n)
     for o in tl.static_range(n):
-        total = mixed(streams, added, posts, mixes, o, n)
+        share = tl.load(post + t * n + o, mask=live, other=0.0)
+        total = mixed(streams, added, share, load_column(res, t * n + o, live, n), n)
         entry = written + (t * n + o)[:, None] * width + c[None, :]
         tl.store(entry, total.to(written.dtype.element_ty), mask=here)
 

@@ -44,15 +44,17 @@ def write_coefficients_kernel(
     """
     t = tl.program_id(0).to(tl.int64) * BT + tl.arange(0, BT)
     live = t < tokens
-    posts, mixes = load_column(post, t, live, n), load_column(res, t, live, n * n)
     raw, squares = tl.zeros([BT, QP * NP], tl.float32), tl.zeros([BT, NP], tl.float32)
     for first in range(0, width, BC):
         c = first + tl.arange(0, BC)
         here = live[:, None] & (c < width)[None, :]
         added = load_tile(update, t, c, here, width)
         streams = load_streams(stream, t, c, here, width, n)
-        for o in tl.static_range(n):
-            rounded = mixed(streams, added, posts, mixes, o, n).to(written.dtype.element_ty)
+        # a loop that is not unrolled holds one row of H_res and prefetches one weight
+        for o in range(n):
+            share = tl.load(post + t * n + o, mask=live, other=0.0)
+            row = load_column(res, t * n + o, live, n)
+            rounded = mixed(streams, added, share, row, n).to(written.dtype.element_ty)
             tl.store(written + (t * n + o)[:, None] * width + c[None, :], rounded, mask=here)
             x = rounded.to(tl.float32)
             raw, squares = add_stream(raw, squares, x, o, c, weight, width, n, QP, NP, HC, PRECISION)

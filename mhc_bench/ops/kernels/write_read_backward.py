@@ -18,7 +18,7 @@ def written_gradient(
     radial: tl.tensor,
     weight: tl.tensor,
     x: tl.tensor,
-    o: tl.constexpr,
+    o: tl.tensor,
     t: tl.tensor,
     c: tl.tensor,
     live: tl.tensor,
@@ -31,7 +31,7 @@ def written_gradient(
 
     `x` is that stream and `above` the tile of grad_hidden. The product with the K rows of the weight is
     summed row by row: a tensor core would want its result in a layout in which every thread holds several
-    tokens' maps, and that spills.
+    tokens' maps, and that spills at eight streams.
     """
     here = live[:, None] & (c < width)[None, :]
     grad = load_tile(grad_written, t * n + o, c, here, width)
@@ -83,7 +83,6 @@ def write_read_backward_kernel(
         t = first + tl.arange(0, BT).to(tl.int64)
         live = t < tokens
         here = live[:, None] & (c < width)[None, :]
-        posts, mixes = load_column(post, t, live, n), load_column(res, t, live, n * n)
         added = load_tile(update, t, c, here, width)
         above = load_tile(grad_hidden, t, c, here, width)
         streams = load_streams(stream, t, c, here, width, n)
@@ -92,17 +91,20 @@ def write_read_backward_kernel(
         for _ in tl.static_range(n):
             back = back + (tl.zeros([BT, BC], tl.float32),)
         place = (block.to(tl.int64) * tokens + t) * n
-        for o in tl.static_range(n):
-            x = mixed(streams, added, posts, mixes, o, n).to(stream.dtype.element_ty).to(tl.float32)
+        # a loop that is not unrolled holds one row of H_res
+        for o in range(n):
+            own = tl.load(post + t * n + o, mask=live, other=0.0)
+            row = load_column(res, t * n + o, live, n)
+            x = mixed(streams, added, own, row, n).to(stream.dtype.element_ty).to(tl.float32)
             grad = written_gradient(
                 grad_written, above, next_pre, raw, radial, weight, x, o, t, c, live, width, n, K, HC
             )
-            down += posts[o][:, None] * grad
+            down += own[:, None] * grad
             tl.store(partial_post + place + o, tl.sum(grad * added, 1), mask=live)
             more = ()
             for i in tl.static_range(n):
                 tl.store(partial_res + (place + o) * n + i, tl.sum(grad * streams[i], 1), mask=live)
-                more = more + (back[i] + mixes[o * n + i][:, None] * grad,)
+                more = more + (back[i] + row[i][:, None] * grad,)
             back = more
         entry = grad_update + t[:, None] * width + c[None, :]
         tl.store(entry, down.to(grad_update.dtype.element_ty), mask=here)

@@ -76,7 +76,7 @@ def write_coefficients(
     sizes = sizes_of(stream)
     weight, static, gates, iterations, epsilon, hc = projection
     written, maps, kept = like(stream), maps_like(stream), tables_like(stream)
-    block = blocks.write_read_blocks(sizes, hc)
+    block = blocks.write_read_blocks(sizes)
     made = written, weight, static, gates, *kept, *maps
     launch(
         write_coefficients_kernel,
@@ -106,7 +106,7 @@ def write_read_backward(
     """
     sizes = sizes_of(operands.stream)
     grads = like(operands.stream), like(operands.update)
-    block, share = blocks.write_read_backward_blocks(sizes)
+    block, share = blocks.write_read_backward_blocks(sizes, hc)
     columns = triton.cdiv(sizes.width, block.channels)
     partial = [each.new_empty(columns, *each.shape) for each in operands[2:]]
     given = (*operands, grad_written, grad_hidden, next_pre, raw, radial, weight)
