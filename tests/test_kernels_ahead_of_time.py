@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import json
 import pkgutil
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from mhc_bench.ops.kernels import operators, writes
 from mhc_bench.ops.kernels.blocks import (
     Sizes,
     gradient_blocks,
+    mixing_backward_blocks,
     mixing_blocks,
     most_rows,
     product_blocks,
@@ -103,14 +105,26 @@ def compiled(n: int, width: int, dtype: torch.dtype, tokens: int, hc: bool = Fal
     return results
 
 
-def checked(results: dict[str, Resources], kernels: int = 6) -> None:
-    """So many kernels at least; nothing spills, no stream goes to memory element by element. Printed."""
+HOLDING_SUMS = {
+    "aggregate_backward_kernel",
+    "coefficients_backward_kernel",
+    "stream_gradient_kernel",
+    "write_backward_kernel",
+}
+"""With more than four streams they spread over more threads, each of which loads less at a time."""
+
+
+def checked(results: dict[str, Resources], kernels: int = 6, narrow: Collection[str] = ()) -> None:
+    """So many kernels at least; nothing spills, no stream goes to memory element by element. Printed.
+
+    All but those called `narrow` have accesses of 16 bytes.
+    """
     print(*(f"{name} {each}" for name, each in sorted(results.items())), sep="\n")
     assert len(results) >= kernels
     for name, each in results.items():
         assert each.spilled == 0, name
         assert each.registers <= 255 and each.shared <= 227 * 1024, name
-        assert each.wide and not each.lone, name
+        assert (each.wide or name in narrow) and not each.lone, name
 
 
 @pytest.mark.parametrize("width", WIDTHS)
@@ -184,7 +198,7 @@ def test_no_kernel_is_compiled_anew_for_a_number_of_tokens(name: str) -> None:
 def test_blocks_change_with_the_number_of_tokens_in_three_steps_at_most(n: int) -> None:
     sizes = [Sizes(tokens, n, 2560) for tokens in (1, 5, 64, 1000, 4096, 8191, 8192, 16383, 16384, 10**6)]
     assert len({product_blocks(each) for each in sizes}) <= 3
-    others = (mixing_blocks, sum_blocks, lambda each: gradient_blocks(each)[0])
+    others = (mixing_blocks, mixing_backward_blocks, sum_blocks, lambda each: gradient_blocks(each)[0])
     assert all(len({of(each) for each in sizes}) == 1 for of in others)
     assert len({write_read_blocks(each) for each in sizes}) == 1
     assert all(len({write_read_backward_blocks(each, hc)[0] for each in sizes}) == 1 for hc in (False, True))
@@ -196,7 +210,7 @@ def test_blocks_change_with_the_number_of_tokens_in_three_steps_at_most(n: int) 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32], ids=str)
 @pytest.mark.parametrize("tokens", [1000, 8192, 65536])
 def test_nothing_spills(n: int, hc: bool, dtype: torch.dtype, tokens: int) -> None:
-    checked(compiled(n, 2560, dtype, tokens, hc))
+    checked(compiled(n, 2560, dtype, tokens, hc), narrow=HOLDING_SUMS if n > 4 else ())
 
 
 if __name__ == "__main__":

@@ -77,6 +77,11 @@ def product_blocks(sizes: Sizes) -> Blocks:
 
 def mixing_blocks(sizes: Sizes) -> Blocks:
     """Of kernels that hold all streams of a few tokens in registers."""
+    return Blocks(4, channels(sizes.width, 256), 4)
+
+
+def mixing_backward_blocks(sizes: Sizes) -> Blocks:
+    """Of their backward passes, which hold sums beside the streams."""
     return _blocks(sizes, 4, 256)
 
 

@@ -154,7 +154,7 @@ def aggregate_backward(stream: Tensor, pre: Tensor, grad_hidden: Tensor) -> tupl
     """The gradients of the streams and of pre."""
     sizes = sizes_of(stream)
     grads = like(stream), like(pre)
-    block = blocks.mixing_blocks(sizes)
+    block = blocks.mixing_backward_blocks(sizes)
     launch(
         aggregate_backward_kernel,
         (triton.cdiv(sizes.tokens, block.tokens),),

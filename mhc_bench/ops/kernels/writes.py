@@ -57,7 +57,7 @@ def write_backward(operands: Write, grad: Tensor) -> Write:
     """The gradients of the operands."""
     sizes = sizes_of(operands.stream)
     grads = Write(*map(like, operands))
-    block = blocks.mixing_blocks(sizes)
+    block = blocks.mixing_backward_blocks(sizes)
     launch(
         write_backward_kernel,
         (triton.cdiv(sizes.tokens, block.tokens),),
