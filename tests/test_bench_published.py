@@ -31,7 +31,7 @@ def test_a_row_of_step_times_is_what_its_file_says(hc: str, mhc: str, name: str)
     assert (ratios(name)["hc"], ratios(name)["mhc"]) == (hc, mhc)
 
 
-OPS_FILE = "ops-cpu-2026-11-27.json"
+OPS_FILE = "ops-cpu-2026-11-28.json"
 OPS_ROW = re.compile(r"^\| `(\w+)`( \w+)? \| (\d+) \| (.+) \|$", flags=re.MULTILINE)
 OPS_ROWS = [match.groups("") for match in OPS_ROW.finditer((ROOT / "docs" / "benchmarks.md").read_text())]
 
@@ -72,9 +72,9 @@ def test_a_row_of_operations_is_what_its_file_says(
 
 def test_the_readme_quotes_the_step_times_of_the_file_that_it_names() -> None:
     text = " ".join((ROOT / "README.md").read_text().split())
-    found = ratios("step-quick-cpu-2026-11-27.json")
+    found = ratios("step-quick-cpu-2026-11-28.json")
     assert f"HC takes {found['hc']} and mHC {found['mhc']} times the baseline's" in text
-    assert "step-quick-cpu-2026-11-27.json" in text
+    assert "step-quick-cpu-2026-11-28.json" in text
 
 
 def test_what_sinkhorns_rounds_cost_is_what_the_file_says() -> None:
