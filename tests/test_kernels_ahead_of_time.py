@@ -167,6 +167,15 @@ def test_a_write_with_the_next_read_spills_nothing_at_more_than_four_streams(kin
 
 
 @pytest.mark.parametrize("n", [1, 4, 5, 8])
+@pytest.mark.parametrize("kind", ["mhc", "hc"])
+def test_a_write_with_the_next_read_spills_nothing_at_odd_widths(kind: str, n: int) -> None:
+    with compiling() as results:
+        for dtype in DTYPES.values():
+            launch_fused(n, 1001, dtype, 16384, kind == "hc")
+    assert {each.spilled for each in results.values()} == {0}, results
+
+
+@pytest.mark.parametrize("n", [1, 4, 5, 8])
 def test_projections_of_as_many_rows_as_are_allowed_spill_nothing(n: int) -> None:
     with compiling() as results:
         projected(torch.empty(16384, n, 2560, dtype=torch.bfloat16, device="meta"), most_rows(n))

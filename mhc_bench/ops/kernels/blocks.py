@@ -86,7 +86,12 @@ def mixing_backward_blocks(sizes: Sizes) -> Blocks:
 
 
 def write_read_blocks(sizes: Sizes) -> Blocks:
-    """Of the write that projects what it writes: 32 tokens share each weight that is loaded."""
+    """Of the write that projects what it writes: 32 tokens share each weight that is loaded.
+
+    Where rows of the streams are not aligned, addresses take the registers of the others.
+    """
+    if sizes.width % 16:
+        return _blocks(sizes, 16, 16)
     return Blocks(32, channels(sizes.width, 32 if sizes.n <= 4 else 16), 4)
 
 
